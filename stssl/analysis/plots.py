@@ -1,0 +1,170 @@
+"""Plots of a search: plotly for the report, one matplotlib picture for everything else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from stssl.files import atomic_path
+from stssl.search.replicate import Standing, standings
+from stssl.search.space import Space
+from stssl.search.state import SearchState, TrialState
+
+COLOURS = {"plain": "#0072b2", "metadata_input": "#e69f00", "teacher_student": "#009e73"}  # colour-blind safe
+_ENDS = {"completed": "trained in full", "stopped": "stopped early", "failed": "failed", "running": "running"}
+
+
+def signed(values: list[float], more_is_better: bool) -> list[float]:
+    """Scores back to the metric's own sign."""
+    return values if more_is_better else [-v for v in values]
+
+
+def curves(state: SearchState, ladder: list[int], metric: str, more_is_better: bool) -> go.Figure:
+    """Validation metric against training step, a line a trial; the rungs are dotted."""
+    figure = go.Figure()
+    shown: set[str] = set()
+    for trial in state.of_kind("search"):
+        if not trial.results:
+            continue
+        framework = trial.recipe["framework"]
+        text = "<br>".join(
+            [f"<b>{trial.id}</b> ({_ENDS[trial.status]})", *(f"{k}: {_short(v)}" for k, v in trial.params.items())]
+        )
+        steps = list(trial.scores)
+        figure.add_scatter(
+            x=steps, y=signed(list(trial.scores.values()), more_is_better), mode="lines+markers", name=framework,
+            legendgroup=framework, showlegend=framework not in shown,
+            hovertemplate=f"{text}<br>step %{{x}}: %{{y:.3f}}<extra></extra>",
+            line={"color": COLOURS[framework], "width": 2.5 if trial.status == "completed" else 1},
+            opacity=1 if trial.status == "completed" else 0.55,
+            marker={"size": 5, "symbol": ["circle"] * (len(steps) - 1) + ["x" if trial.status == "stopped" else "circle"]},
+        )  # fmt: skip
+        shown.add(framework)
+    for rung in ladder:
+        figure.add_vline(x=rung, line={"dash": "dot", "color": "#999", "width": 1})
+    return _layout(figure, "Training step (dotted: rungs; crosses: stopped there)", f"Validation {metric}")
+
+
+def by_parameter(state: SearchState, space: Space, metric: str, more_is_better: bool) -> go.Figure | None:
+    """Last validation metric against each searched key; trials stopped early are faint."""
+    trials = [t for t in state.of_kind("search") if t.results]
+    keys = list(space.parameters)
+    if not trials or not keys:
+        return None
+    columns = min(3, len(keys))
+    rows = -(-len(keys) // columns)
+    figure = make_subplots(rows, columns, subplot_titles=keys, vertical_spacing=0.35 / rows, horizontal_spacing=0.08)
+    for number, key in enumerate(keys):
+        place = {"row": number // columns + 1, "col": number % columns + 1}
+        drawn = [t for t in trials if key in t.params]
+        numeric = space.parameters[key].choice is None
+        figure.add_scatter(
+            x=[t.params[key] if numeric else str(t.params[key]) for t in drawn],
+            y=signed([t.score for t in drawn], more_is_better), mode="markers", showlegend=False,
+            text=[f"{t.id}, step {t.step}" for t in drawn], hovertemplate="%{text}: %{y:.3f}<extra></extra>",
+            marker={
+                "color": [COLOURS[t.recipe["framework"]] for t in drawn], "size": 9,
+                "opacity": [1.0 if t.status == "completed" else 0.35 for t in drawn],
+            },
+            **place,
+        )  # fmt: skip
+        if space.parameters[key].loguniform:
+            figure.update_xaxes(type="log", dtick=1, exponentformat="power", **place)
+    figure.update_layout(height=260 * rows + 60)
+    return _layout(figure, None, None)
+
+
+def replicates(table: list[Standing], metric: str, more_is_better: bool) -> go.Figure:
+    """Scores of the replicates and their mean with its 95 % interval."""
+    figure = go.Figure()
+    for standing in table:
+        colour = COLOURS[standing.trial.recipe["framework"]]
+        scores = signed([r.score for r in standing.replicates], more_is_better)
+        mean = signed([standing.mean], more_is_better)[0]
+        name = f"{standing.trial.id} ({standing.trial.recipe['framework']})"
+        figure.add_scatter(
+            x=scores,
+            y=[name] * len(scores),
+            mode="markers",
+            marker={"color": colour, "size": 8, "opacity": 0.5},
+            showlegend=False,
+        )
+        figure.add_scatter(
+            x=[mean], y=[name], mode="markers", marker={"color": colour, "size": 13, "symbol": "diamond"}, showlegend=False,
+            error_x={"type": "data", "array": [standing.high - standing.mean], "color": colour, "thickness": 2},
+        )  # fmt: skip
+    figure.update_layout(height=140 + 60 * len(table))
+    return _layout(figure, f"Validation {metric} at full length (diamond: mean and 95 % interval)", None)
+
+
+def _layout(figure: go.Figure, x: str | None, y: str | None) -> go.Figure:
+    figure.update_layout(
+        template="simple_white", margin={"l": 60, "r": 20, "t": 40, "b": 55}, legend={"orientation": "h", "y": 1.12},
+        font={"family": "system-ui, sans-serif", "size": 13},
+    )  # fmt: skip
+    if x:
+        figure.update_xaxes(title=x)
+    if y:
+        figure.update_yaxes(title=y)
+    return figure
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def picture(state: SearchState, ladder: list[int], metric: str, more_is_better: bool, path: Path) -> None:
+    """One PNG of the search: learning curves with rungs, and the replicates with their intervals."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    from matplotlib.lines import Line2D
+
+    sign = 1 if more_is_better else -1
+    table = standings(state)
+    ratio = [3, 2] if table else [1, 0.001]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), width_ratios=ratio, layout="constrained")
+    for trial in state.of_kind("search"):
+        _draw_curve(left, trial, sign)
+    for rung in ladder:
+        left.axvline(rung, color="#999", linestyle=":", linewidth=1, zorder=0)
+    left.set(xlabel="training step (dotted: rungs)", ylabel=f"validation {metric}")
+    left.set_title("search: lines end where a trial was stopped", fontsize=10, loc="left")
+    handles = [Line2D([], [], color=c, label=n) for n, c in COLOURS.items()]
+    left.legend(handles=handles, frameon=False, fontsize=8)
+    if table:
+        for row, standing in enumerate(reversed(table)):
+            colour = COLOURS[standing.trial.recipe["framework"]]
+            half = standing.high - standing.mean
+            right.errorbar(sign * standing.mean, row, xerr=half, fmt="D", color=colour, capsize=4)
+            right.plot(
+                [sign * r.score for r in standing.replicates],
+                [row] * len(standing.replicates),
+                "o",
+                color=colour,
+                alpha=0.4,
+            )
+        right.set_yticks(
+            range(len(table)), [f"{s.trial.id}\n{s.trial.recipe['framework']}" for s in reversed(table)], fontsize=8
+        )
+        right.set(ylim=(-0.6, len(table) - 0.4), xlabel=f"validation {metric}, full length")
+        right.set_title(f"the best {len(table)}, over seeds: mean, 95 % interval", fontsize=10, loc="left")
+    else:
+        right.set_visible(False)
+    for axis in (left, right):
+        axis.spines[["top", "right"]].set_visible(False)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
+    plt.close(figure)
+
+
+def _draw_curve(axis: Any, trial: TrialState, sign: int) -> None:
+    colour = COLOURS[trial.recipe["framework"]]
+    full = trial.status == "completed"
+    scores = [sign * s for s in trial.scores.values()]
+    axis.plot(list(trial.scores), scores, color=colour, linewidth=2 if full else 1, alpha=1 if full else 0.55)
+    if scores:
+        axis.plot(trial.step, scores[-1], "o" if full else "x", color=colour, markersize=5)

@@ -1,0 +1,34 @@
+"""`export`: the best recipe and its student."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stssl.cli.common import RunFolder, out
+
+
+def export(
+    folder: RunFolder,
+    target: Annotated[Path | None, typer.Option("--out", help="Folder for the bundle. [default: RUN/best]")] = None,
+    trial: Annotated[str | None, typer.Option(help="A trial or replicate instead of the winner.")] = None,
+) -> None:
+    """Export the winner of a search, or one of its trials: recipe, student for timm, model card.
+
+    Example: `python launch.py export runs/demo-20260101-120000 --trial t0003 --out t0003`
+    """
+    from stssl.errors import RunError
+    from stssl.export import winner
+    from stssl.search import ledger, run_folder
+    from stssl.search.state import SearchState
+
+    config, manifest = run_folder.load(folder)
+    run_folder.check_unchanged(config, manifest)
+    if trial is not None and target is None:
+        raise RunError("--trial needs --out: RUN/best is for the winner")
+    state = SearchState.replay(ledger.read(folder / ledger.NAME))
+    target = target or folder / "best"
+    chosen = winner.export(folder, state, target, config.metric, trial)
+    out.print(f"{chosen.id} -> {target}: recipe.yaml, student.safetensors, model.json, README.md")

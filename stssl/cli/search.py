@@ -1,0 +1,154 @@
+"""`search` and `resume`: the main job, from a search space to an exported student."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stssl.cli.common import DryRun, RunFolder, Set, duration, errors, out, resolve_shards
+
+if TYPE_CHECKING:
+    from stssl.search.study import Study
+
+Address = Annotated[str | None, typer.Option(help="Of a running Ray cluster. [default: start one on this machine]")]
+Cpus = Annotated[int | None, typer.Option(min=1, help="How many CPUs to use on this machine. [default: all]")]
+
+
+def search(
+    file: Annotated[Path, typer.Argument(metavar="SPACE", help="A search space as YAML.")],
+    target: Annotated[Path | None, typer.Option("--out", help="The run folder. [default: runs/NAME-TIME]")] = None,
+    set_: Set = [],  # noqa: B006
+    address: Address = None,
+    cpus: Cpus = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Search a space: trials with early stopping, replicates of the best, the winner exported, a report.
+
+    Whatever interrupts it, `resume` goes on. Keys for `--set` are those of the file.
+
+    Example: `python launch.py search search_spaces/demo.yaml --set trials=8 --set recipe.training.steps=120`
+    """
+    from stssl import config as cfg
+    from stssl.search import asha, run_folder
+    from stssl.search.config import SearchConfig
+
+    config = SearchConfig.read(file, cfg.parse_set(set_))
+    resolve_shards(config.recipe)
+    space, dataset = run_folder.check(config, str(file))
+    recipe = space.recipe(space.base_point())
+    config = config.model_copy(update={"recipe": recipe.dump()})
+    target = (target or Path("runs") / f"{config.name}-{datetime.now():%Y%m%d-%H%M%S}").resolve()
+    ladder = asha.rungs(config.scheduler, recipe.training.steps, recipe.training.eval_interval)
+    if dry_run:
+        out.print(cfg.dump_yaml(config.dump()), end="", markup=False)
+        sizes = ", ".join(f"{name} {len(rows)}" for name, rows in dataset.split._asdict().items())
+        r = config.resources
+        out.print(
+            f"\n# images: {sizes}\n# {config.trials} trials, rungs at steps {', '.join(map(str, ladder))}; then "
+            f"{config.replicates.top} recipes x {config.replicates.seeds} replicates\n"
+            f"# a trial takes {r.cpus} CPU(s) and {r.gpus:g} GPU(s)\n# run folder: {target}",
+            markup=False,
+        )
+        return
+    run_folder.create(target, config, dataset.store.card)
+    out.print(
+        f"{config.name}: {config.trials} trials, rungs at steps {', '.join(map(str, ladder))}, then "
+        f"{config.replicates.top} recipes x {config.replicates.seeds} replicates"
+    )
+    _run(target, address, cpus)
+
+
+def resume(folder: RunFolder, address: Address = None, cpus: Cpus = None) -> None:
+    """Go on with a search after Ctrl-C, a crash or a power cut; no finished trial is lost or run again.
+
+    Example: `python launch.py resume runs/demo-20260101-120000`
+    """
+    from stssl.search import run_folder
+
+    config, manifest = run_folder.load(folder)
+    run_folder.check_unchanged(config, manifest)
+    _run(folder.resolve(), address, cpus)
+
+
+def _run(folder: Path, address: str | None, cpus: int | None) -> None:
+    """Run what is left of a search, then export, test and report; every part is skipped where it is done."""
+    from stssl.search import ray_environment
+
+    ray_environment.prepare(address)  # before Ray is imported
+
+    from stssl.cli.live import LiveLine
+    from stssl.search import driver, run_folder
+    from stssl.search.ledger import Ledger
+    from stssl.search.study import Study
+
+    config, manifest = run_folder.load(folder)
+    space, _ = run_folder.check(config, str(folder / run_folder.CONFIG))
+    with Ledger(folder) as ledger:
+        study = Study(config, space, ledger)
+        if study.state.finished:
+            out.print("this search is finished already")
+            _tell(folder, study)
+            return
+        ledger.append("resumed" if ledger.events else "started")
+        try:
+            if study.work_left():
+                with driver.cluster(address, cpus), LiveLine(driver.capacity(config.resources)) as line:
+                    driver.run(study, folder, line)
+            _finish(folder, study, manifest)
+        except KeyboardInterrupt:
+            errors.print(f"\ninterrupted; nothing is lost. Go on with: python launch.py resume {_shown(folder)}")
+            raise typer.Exit(130) from None
+        _tell(folder, study)
+
+
+def _finish(folder: Path, study: Study, manifest: dict[str, Any]) -> None:
+    """Export the winner, read the test split once, write the report."""
+    from stssl.analysis import report
+    from stssl.export import bundle, winner
+
+    if study.state.winner is None:
+        chosen = winner.choose(study.state)
+        if chosen is not None:
+            study.record("winner", trial=chosen.trial.id, replicate=winner.best_replicate(chosen).id)
+    if study.state.winner is not None:
+        winner.export(folder, study.state, folder / "best", study.config.metric)
+        if study.state.tested is None:
+            scores = bundle.evaluate(folder / "best", None, "test")
+            study.record("tested", trial=study.state.winner, scores=scores)
+    report.write(folder, study.config, manifest, study.state)
+    study.record("finished")
+
+
+def _shown(folder: Path) -> Path:
+    """Relative to here where that is shorter to type."""
+    here = Path.cwd()
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder
+
+
+def _tell(folder: Path, study: Study) -> None:
+    """What was found, where everything lies, what to type next."""
+    from stssl.analysis.text import found
+
+    shown = _shown(folder)
+    out.print()
+    for line in found(study.state, study.config):
+        out.print(line, markup=False)
+    out.print(
+        f"\n{duration(sum(t.seconds for t in study.state.trials.values()))} of training on record. Everything is in {shown}:"
+    )
+    if study.state.winner is not None:
+        out.print(
+            "  best/            recipe.yaml, student.safetensors (for timm), model.json, README.md (the model card)"
+        )
+    out.print("  report.html      open it in a browser; report.png and trials.parquet hold the same for other uses")
+    out.print("  ledger.jsonl     every event; trials/ holds checkpoints, ray/ Ray Tune's own logs")
+    out.print("\nWhat to type next:")
+    if study.state.winner is not None:
+        out.print(
+            f"  python launch.py train {shown / 'best' / 'recipe.yaml'} --set seed=7      the best recipe again",
+        )
+        out.print(f"  python launch.py evaluate {shown / 'best'}      the exported student on validation")
+    out.print(f"  python launch.py status {shown}      the trials as a table")

@@ -1,0 +1,45 @@
+"""`status`: a running or finished search."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from stssl.cli.common import RunFolder, duration, out
+
+
+def status(
+    folder: RunFolder,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show a search, running or finished, from anywhere that sees its folder.
+
+    Example: `python launch.py status runs/demo-20260101-120000`
+    """
+    from stssl.analysis.text import found, settings
+    from stssl.search import ledger, results, run_folder
+    from stssl.search.state import SearchState
+
+    config, _ = run_folder.load(folder)
+    path = folder / ledger.NAME
+    state = SearchState.replay(ledger.read(path) if path.exists() else [])
+    if as_json:
+        print(json.dumps(results.summary(state, config.trials)))
+        return
+    sign = 1 if results.more_is_better(config.metric) else -1
+    table = Table(box=None, pad_edge=False)
+    for name in ("trial", "status", "step", config.metric, "time", "settings, or why it failed"):
+        table.add_column(name, justify="right" if name in ("step", config.metric, "time") else "left")
+    for t in state.trials.values():
+        score = f"{sign * t.score:.4f}" if t.results else ""
+        last = t.reason if t.status == "failed" else settings(t.params)
+        table.add_row(t.id, t.status, str(t.step), score, duration(t.seconds), last)
+    out.print(table)
+    out.print()
+    for line in found(state, config):
+        out.print(line, markup=False)
+    if not state.finished:
+        out.print(f"\nnot finished; if no driver is at work: python launch.py resume {folder}")

@@ -1,0 +1,215 @@
+"""Configuration files: strict YAML in, readable YAML out, dotted overrides, a hash.
+
+The classes that are configured own their config classes; this module holds what they share.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import re
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from stssl.errors import ConfigError, did_you_mean
+
+
+class Config(BaseModel):
+    """Base of all configuration: frozen, no unknown keys, no NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            known = [field.alias or name for name, field in cls.model_fields.items()]
+            for key in data:
+                if key not in known:
+                    raise PydanticCustomError(
+                        "unknown_key",
+                        "unknown key '{key}'; {hint}",
+                        {"key": str(key), "hint": did_you_mean(str(key), known)},
+                    )
+        return data
+
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+class _Loader(yaml.SafeLoader):
+    """yaml.safe_load that refuses a repeated key and reads 1e-4 as the number that it is."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            if key_node.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key_node.value}' stands here twice", key_node.start_mark
+                )
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 takes 1e-4 (no dot) for a string; every user of a learning rate means a number.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """Parse YAML safely.
+
+    Args:
+        text: The document.
+        source: What to call it in an error (a file name or `--set`).
+
+    Raises:
+        ConfigError: The text is not YAML, with line and column.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise ConfigError(f"{source}{place}: not valid YAML: {problem}") from None
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """Read a YAML file that holds one mapping.
+
+    Raises:
+        ConfigError: The file is missing, unreadable, not YAML, or not a mapping.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    data = parse_yaml(text, str(path))
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys to values, got {type(data).__name__}")
+    return data
+
+
+def dump_yaml(data: Mapping[str, Any]) -> str:
+    """Write a mapping as YAML in the given order of keys."""
+    return yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, width=110)
+
+
+def validate(model: type[ConfigT], data: Any, source: str) -> ConfigT:
+    """Validate data against a config class.
+
+    Args:
+        model: The config class.
+        data: Parsed YAML.
+        source: What to call it in an error (a file name).
+
+    Raises:
+        ConfigError: One line for each fault: source, dotted key, what is wrong, the value, what would be right.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        lines = [_explain(fault, data, source) for fault in error.errors(include_url=False)]
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+
+
+def _explain(fault: Any, data: Any, source: str) -> str:
+    """One readable line for one pydantic fault."""
+    path: list[str] = []
+    here = data
+    for position, step in enumerate(fault["loc"]):
+        if (isinstance(here, dict) and step in here) or (
+            isinstance(here, list | tuple) and isinstance(step, int) and step < len(here)
+        ):
+            here = here[step]
+        elif position < len(fault["loc"]) - 1 or fault["type"] != "missing":
+            continue  # the tag of a union, which is not a key of the file
+        path.append(str(step))
+    where = f"{source}: {'.'.join(path)}: " if path else f"{source}: "
+    kind, context = fault["type"], fault.get("ctx", {})
+    if kind in ("union_tag_invalid", "literal_error"):
+        known = re.findall(r"'([^']*)'", str(context.get("expected_tags") or context.get("expected")))
+        given = context.get("tag", fault["input"])
+        return f"{where}unknown choice '{given}'; {did_you_mean(str(given), known)}"
+    if kind == "union_tag_not_found":
+        return f"{where}the key 'name' is missing"
+    if kind == "missing":
+        return f"{where}this key is required"
+    message = fault["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    shown = "" if kind in ("unknown_key", "value_error") else f" (got {fault['input']!r})"
+    return f"{where}{message}{shown}"
+
+
+def with_overrides(data: Mapping[str, Any], overrides: Mapping[str, Any], source: str = "--set") -> dict[str, Any]:
+    """Set dotted keys in nested data; the input is left alone.
+
+    A new `x.name` replaces the whole plugin `x`: the settings of the old plugin mean nothing to the new one.
+
+    Args:
+        data: Nested mappings.
+        overrides: Dotted key to value, for example `{"algorithm.threshold": 0.9}`.
+        source: What to call the overrides in an error.
+
+    Raises:
+        ConfigError: A key leads through something that is not a mapping.
+    """
+    result = copy.deepcopy(dict(data))
+    for key in sorted(overrides, key=lambda k: (not k.endswith(".name"), k.count("."))):
+        *parents, leaf = key.split(".")
+        here: Any = result
+        for parent in parents:
+            child = here.get(parent)
+            if child is None:
+                child = here[parent] = {}
+            elif isinstance(child, str):  # short form of a plugin: `algorithm: fixmatch`
+                child = here[parent] = {"name": child}
+            here = child
+            if not isinstance(here, dict):
+                raise ConfigError(f"{source}: {key}: '{parent}' is a value, not a group of keys")
+        if leaf == "name" and parents and here.get("name") not in (None, overrides[key]):
+            here.clear()
+        here[leaf] = copy.deepcopy(overrides[key])
+    return result
+
+
+def parse_set(settings: list[str]) -> dict[str, Any]:
+    """Parse `--set key=value` options; values are YAML.
+
+    Raises:
+        ConfigError: An option without `=`, or a value that is not YAML.
+    """
+    parsed: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--set {setting}: expected key=value, for example --set optimizer.lr=0.001")
+        parsed[key.strip()] = parse_yaml(value, f"--set {setting}")
+    return parsed
+
+
+def digest(data: Any) -> str:
+    """Twelve hex digits of the SHA-256 of canonical JSON."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]
+
+
+def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings to dotted keys, in order."""
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,62 @@
+"""Which rows a training step sees: a pure function of (seed, step), so a resumed run needs no sampler state."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stssl.data.dataset import Dataset
+from stssl.data.schema import Batch
+
+_LABELED, _UNLABELED = 0, 1  # pools: each has a random stream of its own
+
+
+class Batches:
+    """Draws one labeled and one unlabeled batch a step.
+
+    Each pool is gone through in a new random order every epoch, without repeats inside one; a batch runs on across the
+    end of an epoch, and may be larger than its pool.
+
+    Args:
+        dataset: Where rows come from.
+        labeled: Labeled images a step.
+        unlabeled: Unlabeled images a step; 0 = none.
+        seed: Of the order.
+        device: Where batches go.
+    """
+
+    def __init__(self, dataset: Dataset, labeled: int, unlabeled: int, seed: int, device: torch.device | str) -> None:
+        self.dataset, self.labeled, self.unlabeled, self.seed = dataset, labeled, unlabeled, seed
+        self.device = torch.device(device)
+
+    def draw(self, step: int) -> tuple[Batch, Batch | None]:
+        """The labeled and the unlabeled batch of a step (from 0), on the device."""
+        labeled = self._take(self.dataset.split.labeled, _LABELED, self.labeled, step)
+        if self.unlabeled == 0:
+            return labeled, None
+        return labeled, self._take(self.dataset.split.unlabeled, _UNLABELED, self.unlabeled, step)
+
+    def _take(self, pool: NDArray[np.int64], stream: int, size: int, step: int) -> Batch:
+        batch = self.dataset.batch(pool[positions(self.seed, stream, len(pool), size, step)])
+        if self.device.type == "cpu":
+            return batch
+        # Pinned memory lets the copy to the GPU run beside the work that is already queued there.
+        tensors = (tensor.pin_memory() if self.device.type == "cuda" else tensor for tensor in batch)
+        return Batch(*(tensor.to(self.device, non_blocking=True) for tensor in tensors))
+
+
+def positions(seed: int, stream: int, pool: int, size: int, step: int) -> NDArray[np.int64]:
+    """Which of a pool's `pool` members a step takes: [size] numbers below `pool`."""
+    first = step * size
+    epochs = range(first // pool, (first + size - 1) // pool + 1)
+    joined = np.concatenate([_order(seed, stream, epoch, pool) for epoch in epochs])
+    start = first - epochs[0] * pool
+    return joined[start : start + size]
+
+
+@functools.lru_cache(maxsize=4)  # two pools, and the epochs on both sides of a boundary
+def _order(seed: int, stream: int, epoch: int, pool: int) -> NDArray[np.int64]:
+    return np.random.default_rng(np.random.SeedSequence([seed, stream, epoch])).permutation(pool)

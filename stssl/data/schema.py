@@ -1,0 +1,92 @@
+"""What flows through `stssl.data`: a sample of a source, the card of prepared shards, a batch for a network."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stssl.config import Config
+
+Task = Literal["single", "multi"]
+DType = Literal["uint8", "uint16", "float32"]
+
+
+class Sample(NamedTuple):
+    """One image as a source yields it.
+
+    Attributes:
+        id: Unique in its source; samples come sorted by it.
+        image: [C, H, W] uint8, uint16 or float32, as stored; the same shape and dtype for all samples of a source.
+        labels: Class names, exactly one if the task is single-label. None = unlabeled; () = known to have none (multi).
+        lat: Latitude in degrees, -90 to 90, or None = unknown.
+        lng: Longitude in degrees, -180 to 180, or None = unknown.
+        time: Acquisition time in days since 1970-01-01 UTC, or None = unknown.
+        split: The split that the data set's authors put it in, or None.
+    """
+
+    id: str
+    image: NDArray[np.generic]
+    labels: tuple[str, ...] | None
+    lat: float | None
+    lng: float | None
+    time: float | None
+    split: str | None
+
+
+class ShardFile(Config):
+    """One Parquet file of a prepared data set: `file` is its name in the folder, `bytes` its size."""
+
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class Card(Config):
+    """What is in a folder of shards; `dataset.json` holds it.
+
+    Attributes:
+        shape: (C, H, W) of every image.
+        mean: Mean of each band over all pixels of all images, in stored units. Labels are never used.
+        std: Standard deviation of each band, likewise.
+        source: Name of the source plugin that the shards were made from.
+        source_signature: Hash of names, sizes and dates of the source's files: tells whether they changed.
+        fingerprint: SHA-256 of the content (rows, classes, bands), whatever the shards' sizes and the files' dates.
+        format: Version of the shards' layout.
+    """
+
+    name: str
+    task: Task
+    classes: tuple[str, ...]
+    bands: tuple[str, ...]
+    shape: tuple[int, int, int]
+    dtype: DType
+    count: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    licence: str
+    attribution: str
+    source: str
+    source_signature: str
+    fingerprint: str
+    shards: tuple[ShardFile, ...]
+    format: Literal[1] = 1
+
+
+class Batch(NamedTuple):
+    """Some samples as tensors.
+
+    Attributes:
+        images: [B, C, H, W] uint8, uint16 or float32, as stored.
+        labels: [B] int64, or [B, K] float32; -1 = unknown.
+        place: [B, 2] float32, latitude and longitude in degrees; NaN = unknown.
+        time: [B] float64, days since 1970-01-01 UTC; NaN = unknown.
+    """
+
+    images: Tensor
+    labels: Tensor
+    place: Tensor
+    time: Tensor

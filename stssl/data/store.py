@@ -1,0 +1,166 @@
+"""Images of a whole data set in one memory-mapped file, which all processes of a node share (see `cache`)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stssl.data.cache import cache_home, unpack
+from stssl.data.content import Content
+from stssl.data.parquet import label_tensor, place_tensor, time_tensor
+from stssl.data.schema import Card, DType, Sample, Task
+from stssl.data.shards import read_card
+from stssl.errors import DataError
+
+
+class ImageStore:
+    """A data set at hand.
+
+    Attributes:
+        card: What it is.
+        images: [N, C, H, W] in stored dtype, memory-mapped.
+        labels: [N] int64, or [N, K] float32; -1 = unknown.
+        place: [N, 2] float32 degrees (latitude, longitude), NaN = unknown.
+        time: [N] float64 days since 1970-01-01 UTC, NaN = unknown.
+        ids: [N].
+        splits: [N] the authors' splits, None where there is none.
+    """
+
+    def __init__(
+        self,
+        card: Card,
+        images: NDArray[Any],
+        labels: Tensor,
+        place: Tensor,
+        time: Tensor,
+        ids: list[str],
+        splits: list[str | None],
+    ) -> None:
+        self.card, self.images, self.labels, self.place, self.time = card, images, labels, place, time
+        self.ids, self.splits = ids, splits
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.ids)
+
+    @classmethod
+    def open(cls, shards: Path | str, cache: Path | str | None = None) -> ImageStore:
+        """Open prepared shards; the first call on a node unpacks them, which takes a while.
+
+        Args:
+            shards: The prepared folder.
+            cache: Where unpacked data lies; else $STSSL_CACHE, else $XDG_CACHE_HOME/stssl, else ~/.cache/stssl.
+
+        Raises:
+            DataError: The shards are missing or damaged, or the cache has no room or cannot be written.
+        """
+        card = read_card(Path(shards))
+        folder = unpack(Path(shards), card, Path(cache).expanduser() if cache else cache_home())
+        rows = pq.read_table(folder / "rows.parquet")
+        return cls(
+            card,
+            np.memmap(folder / "images.bin", card.dtype, mode="r", shape=(card.count, *card.shape)),
+            label_tensor(rows["labels"], card.classes, card.task),
+            place_tensor(rows["lat"], rows["lng"]),
+            time_tensor(rows["time"]),
+            rows["id"].to_pylist(),
+            rows["split"].to_pylist(),
+        )
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: NDArray[Any] | Tensor,
+        labels: NDArray[Any] | Tensor,
+        place: NDArray[Any] | Tensor | None,
+        time: NDArray[Any] | Tensor | None,
+        classes: Sequence[str],
+        task: Task,
+        bands: Sequence[str] | None = None,
+        ids: Sequence[str] | None = None,
+        splits: Sequence[str | None] | None = None,
+    ) -> ImageStore:
+        """A store of arrays at hand, without shards or cache.
+
+        Args:
+            images: [N, C, H, W] uint8, uint16 or float32.
+            labels: [N] class numbers, or [N, K] of 0 and 1; -1 = unknown.
+            place: [N, 2] degrees (latitude, longitude), NaN or None = unknown.
+            time: [N] days since 1970-01-01 UTC, NaN or None = unknown.
+            classes: K class names.
+            task: Single- or multi-label.
+            bands: C band names; else band1, band2, ...
+            ids: N unique names; else counted.
+            splits: N split names.
+
+        Raises:
+            DataError: Shapes or values do not fit each other.
+        """
+        pixels, known = np.asarray(images), np.asarray(labels)
+        n = len(pixels)
+        places = np.full((n, 2), np.nan, np.float32) if place is None else np.asarray(place, np.float32)
+        times = np.full(n, np.nan) if time is None else np.asarray(time, np.float64)
+        names = list(ids) if ids is not None else [f"{index:08d}" for index in range(n)]
+        split_of: list[str | None] = list(splits) if splits is not None else [None] * n
+        wanted = (n,) if task == "single" else (n, len(classes))
+        if pixels.ndim != 4 or known.shape != wanted or places.shape != (n, 2) or times.shape != (n,):
+            raise DataError(
+                f"arrays do not fit: images {pixels.shape}, labels {known.shape} (expected {wanted}), "
+                f"place {places.shape}, time {times.shape}"
+            )
+        if len(set(names)) != n or len(split_of) != n:
+            raise DataError(f"arrays do not fit: {n} images, {len(set(names))} different ids, {len(split_of)} splits")
+        if known.size and (known.min() < -1 or known.max() > (len(classes) - 1 if task == "single" else 1)):
+            raise DataError(f"labels lie in {known.min()} to {known.max()}, which does not fit {len(classes)} classes")
+        named = bands or [f"band{number + 1}" for number in range(pixels.shape[1])]
+        content = Content(task, tuple(classes), tuple(named), "arrays")
+        for row in range(n):
+            lat, lng = map(float, places[row])
+            content.add(Sample(names[row], pixels[row], None, lat, lng, float(times[row]), split_of[row]))
+        if content.shape is None:
+            raise DataError("arrays do not fit: there is no image")
+        known = known.astype(np.int64 if task == "single" else np.float32)
+        # Labels here may be unknown in part, which samples cannot say, so they enter the fingerprint beside the rows.
+        fingerprint = hashlib.sha256(content.fingerprint.encode() + known.tobytes()).hexdigest()
+        card = Card(
+            name="arrays",
+            task=task,
+            classes=content.classes,
+            bands=content.bands,
+            shape=content.shape,
+            dtype=cast(DType, content.dtype),
+            count=n,
+            mean=content.mean,
+            std=content.std,
+            licence="",
+            attribution="",
+            source="arrays",
+            source_signature=fingerprint,
+            fingerprint=fingerprint,
+            shards=(),
+        )
+        tensors = (torch.from_numpy(known), torch.from_numpy(places.copy()), torch.from_numpy(times.copy()))
+        return cls(card, pixels, *tensors, names, split_of)
+
+    def gather(self, indices: Tensor | NDArray[np.int64], bands: list[int] | None = None) -> Tensor:
+        """Copy some images.
+
+        Args:
+            indices: [B] row numbers.
+            bands: Channels to take, in this order; None = all.
+
+        Returns:
+            [B, C', H, W] in stored dtype. uint16 stays torch.uint16, which is exact and half the bytes of int32 on the
+            way to a GPU; torch can index, move and convert it, but not compute with it: convert to float32 first.
+        """
+        rows = np.asarray(indices)
+        picked = self.images[rows] if bands is None else self.images[rows[:, None], np.asarray(bands)[None]]
+        return torch.from_numpy(np.ascontiguousarray(picked))

@@ -1,0 +1,1 @@
+"""Numbers from place and time: one file an encoding, joined by `encoder`."""

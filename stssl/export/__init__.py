@@ -1,0 +1,1 @@
+"""What a user takes away: the best recipe, and a student that timm loads."""

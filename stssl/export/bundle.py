@@ -1,0 +1,125 @@
+"""The bundle: recipe.yaml, student.safetensors, model.json, README.md (the model card).
+
+The student needs no class of ours: `timm.create_model(**model["timm"])`, then `load_state_dict(strict=True)`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from stssl import config as cfg
+from stssl.data.augment import Views
+from stssl.data.dataset import Dataset
+from stssl.data.store import ImageStore
+from stssl.errors import CheckpointError, ConfigError, RunError
+from stssl.export.card import model_card
+from stssl.training.evaluate import evaluate as score
+from stssl.training.recipe import Recipe
+from stssl.training.trainer import Trainer
+
+RECIPE, WEIGHTS, MODEL, CARD = "recipe.yaml", "student.safetensors", "model.json", "README.md"
+
+
+def write(trainer: Trainer, folder: Path, origin: str, facts: list[str]) -> None:
+    """Write a bundle; the folder appears whole or not at all, and replaces an earlier bundle.
+
+    Args:
+        trainer: A trained recipe with a student; the moving average of its weights is exported.
+        folder: Where to.
+        origin: One line for the card: what made these weights.
+        facts: More lines for the card, such as scores.
+
+    Raises:
+        RunError: The recipe has no student, or the folder holds something else.
+    """
+    networks = trainer.ema.module
+    if networks.student is None:
+        raise RunError(
+            "framework metadata_input trains no network that sees the image alone, so there is no student to export; "
+            "choose a trial of framework plain or teacher_student"
+        )
+    if folder.exists() and any(folder.iterdir()) and not (folder / WEIGHTS).exists():
+        raise RunError(f"{folder}: exists and is no bundle; choose another folder")
+    dataset, recipe = trainer.dataset, trainer.recipe
+    model = {
+        "format": 1,
+        "timm": networks.timm_arguments,
+        "classes": list(dataset.classes),
+        "task": dataset.task,
+        "bands": list(dataset.bands),
+        "image_size": recipe.model.image_size,
+        # pixel -> network input, for each band: clip((x - (mean - 2 std)) / (4 std), 0, 1), then (y - 0.5) / 0.25
+        "band_mean": dataset.mean.tolist(),
+        "band_std": dataset.std.tolist(),
+        "recipe": recipe.digest(),
+        "data": {"name": dataset.store.card.name, "fingerprint": dataset.store.card.fingerprint},
+        "step": trainer.step,
+    }
+    weights = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in networks.student.backbone.state_dict().items()
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        save_file(weights, temporary / WEIGHTS)
+        (temporary / RECIPE).write_text(cfg.dump_yaml(recipe.dump()), encoding="utf-8")
+        (temporary / MODEL).write_text(json.dumps(model, indent=2) + "\n", encoding="utf-8")
+        (temporary / CARD).write_text(model_card(model, recipe, dataset, origin, facts), encoding="utf-8")
+        temporary.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def load(folder: Path) -> tuple[nn.Module, dict[str, Any], Recipe]:
+    """Load a bundle's student.
+
+    Returns:
+        The timm model in evaluation mode, the contents of model.json, and the recipe.
+
+    Raises:
+        CheckpointError: A file is missing, damaged, or does not fit the others.
+    """
+    try:
+        model = json.loads((folder / MODEL).read_text(encoding="utf-8"))
+        network = timm.create_model(**model["timm"])
+        network.load_state_dict(load_file(folder / WEIGHTS), strict=True)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{folder}: not a whole bundle ({reason}); export it again") from None
+    return network.eval(), model, Recipe.read(folder / RECIPE)
+
+
+def evaluate(folder: Path, shards: Path | None, split: str, device: str = "cpu") -> dict[str, float]:
+    """Score a bundle's student on a split of its own data or of other shards with the same classes and bands.
+
+    Args:
+        folder: The bundle.
+        shards: Other shards; None = the recipe's own.
+        split: `validation` or `test`, cut as the recipe cuts it.
+        device: Where to compute.
+    """
+    network, model, recipe = load(folder)
+    dataset = Dataset(recipe.data, ImageStore.open(shards or Path(recipe.data.shards)))
+    if list(dataset.classes) != model["classes"] or dataset.task != model["task"]:
+        raise ConfigError(
+            f"{shards}: its classes ({', '.join(dataset.classes[:4])}, ...) are not those of the student "
+            f"({', '.join(model['classes'][:4])}, ...); use shards of the same data set"
+        )
+    mean, std = torch.tensor(model["band_mean"]), torch.tensor(model["band_std"])
+    views = Views(recipe.views, mean, std, dataset.bands, model["image_size"], torch.device(device))
+    network.to(device)
+    return score(lambda batch: network(views.normalise(batch.images.to(device))), dataset, split)

@@ -1,0 +1,1 @@
+"""Learned parameters: timm backbones, injection of metadata, teacher and student."""

@@ -1,0 +1,199 @@
+"""The driver: hands the study's jobs to Ray Tune and Ray's results to the study."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler
+from ray.tune.search import Searcher
+
+from stssl.errors import ConfigError, RunError
+from stssl.search.config import ResourceConfig
+from stssl.search.study import Next, Study
+from stssl.search.trial import RecipeTrial, delete_weights
+
+Observer = Callable[[Study], None]
+
+
+class _Searcher(Searcher):
+    """Ray asks for the next configuration; the study answers."""
+
+    def __init__(self, study: Study, run: Path) -> None:
+        super().__init__()
+        self.study, self.run = study, run
+
+    def suggest(self, trial_id: str) -> Any:
+        job = self.study.next()
+        if job is Next.DONE:
+            return Searcher.FINISHED
+        if job is Next.WAIT:
+            return None
+        resources = self.study.config.resources
+        return {
+            "trial": job.trial, "recipe": job.recipe, "reported": job.reported, "run": str(self.run),
+            "cpus": resources.cpus, "gpus": resources.gpus,
+        }  # fmt: skip
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """The scheduler has heard of it already."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the ledger is the truth."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """See save."""
+
+    def __reduce__(self) -> Any:  # Ray pickles its searcher into its own snapshot, which nobody reads
+        return (Searcher, ())
+
+
+class _Scheduler(FIFOScheduler):
+    """Ray reports a result; the study decides."""
+
+    _supports_buffered_results = False
+
+    def __init__(self, study: Study, run: Path) -> None:
+        super().__init__()
+        self.study, self.run = study, run
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        name, outcome = trial.config["trial"], json.loads(result["outcome"])
+        if "failure" in outcome:
+            decision = self.study.fail(name, **outcome["failure"])
+        else:
+            entry = outcome["result"]
+            decision = self.study.report(name, entry["step"], entry["seconds"], entry["validation"], entry["train"])
+        if decision == "stop":
+            delete_weights(self.run, name)
+        return self.CONTINUE if decision == "continue" else self.STOP
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        # Faults of a recipe come as results; what Ray itself reports is a dead worker or node, its retries used up.
+        error = trial.get_error()
+        text = " ".join(str(error).split()) if error else "its worker died"
+        kind = "out_of_memory" if "OutOfMemory" in f"{type(error).__name__} {text}" else "worker"
+        self.study.fail(trial.config["trial"], kind, text[:300])
+
+    def __reduce__(self) -> Any:  # as in _Searcher
+        return (FIFOScheduler, ())
+
+
+class _Ticker(tune.Callback):
+    """Lets the observer look at every turn of Ray's loop."""
+
+    def __init__(self, study: Study, observer: Observer) -> None:
+        self.study, self.observer = study, observer
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        self.observer(self.study)
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self.study.ledger.append("recovered", trial=trial.config["trial"])
+
+    def __reduce__(self) -> Any:
+        return (tune.Callback, ())
+
+
+@contextmanager
+def cluster(address: str | None, cpus: int | None = None) -> Iterator[None]:
+    """Connect to a Ray cluster, or start one on this machine and stop it afterwards.
+
+    Args:
+        address: Of a running cluster; None starts a local one (after `ray_environment.prepare`).
+        cpus: How many CPUs a local cluster has; None = all.
+
+    Raises:
+        RunError: No cluster answers at the address.
+    """
+    if address is None:
+        where: dict[str, Any] = {"address": "local", "num_cpus": cpus, "_node_ip_address": "127.0.0.1"}
+    else:
+        where = {"address": address}
+    try:
+        ray.init(
+            **where,
+            include_dashboard=False if address is None else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        if address is None:
+            raise RunError(f"Ray does not start on this machine: {reason}; its logs are in /tmp/ray") from error
+        raise RunError(f"--address {address}: no Ray cluster answers there: {reason}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def check_resources(resources: ResourceConfig) -> None:
+    """Refuse a trial that fits on no node, which Ray would wait for for ever.
+
+    Raises:
+        ConfigError: Names what is asked for and the largest node.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(n.get("CPU", 0) >= resources.cpus and n.get("GPU", 0) >= resources.gpus for n in nodes):
+        most = max(nodes, key=lambda n: (n.get("GPU", 0), n.get("CPU", 0)))
+        raise ConfigError(
+            f"resources: a trial asks for {resources.cpus} CPUs and {resources.gpus:g} GPUs, but the largest node has "
+            f"{most.get('CPU', 0):g} CPUs and {most.get('GPU', 0):g} GPUs; lower resources.cpus or resources.gpus"
+        )
+
+
+def capacity(resources: ResourceConfig) -> int:
+    """How many trials run at a time."""
+    count = 0
+    for node in ray.nodes():
+        have = node["Resources"] if node["Alive"] else {}
+        fits = int(have.get("CPU", 0) // resources.cpus)
+        if resources.gpus:
+            fits = min(fits, int(have.get("GPU", 0) / resources.gpus + 1e-9))
+        count += fits
+    return max(1, count)
+
+
+def run(study: Study, folder: Path, observer: Observer = lambda study: None) -> None:
+    """Run a study until nothing is left to run. Needs a cluster.
+
+    Args:
+        study: A new one, or one rebuilt from its ledger.
+        folder: The run folder.
+        observer: Called at every turn of Ray's loop.
+
+    Raises:
+        ConfigError: No node can hold a trial.
+        KeyboardInterrupt: Ctrl-C; the ledger is whole and the study can be taken up again.
+    """
+    for name in ("ray", "ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    resources = study.config.resources
+    check_resources(resources)
+    trainable = tune.with_resources(RecipeTrial, {"cpu": resources.cpus, "gpu": resources.gpus})
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            num_samples=-1,
+            search_alg=_Searcher(study, folder),
+            scheduler=_Scheduler(study, folder),
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name=datetime.now().strftime("session-%Y%m%d-%H%M%S"),
+            storage_path=str(folder / "ray"),
+            callbacks=[_Ticker(study, observer)],
+            failure_config=tune.FailureConfig(max_failures=resources.retries),
+            verbose=0,
+        ),
+    )
+    tuner.fit()

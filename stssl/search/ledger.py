@@ -1,0 +1,112 @@
+"""The ledger: the append-only record of a search, and the search's only truth.
+
+One JSON object a line, flushed and synced before anything acts on it. Whatever is killed at whatever moment, the file
+holds every event that anyone acted on; a torn last line is an event that nobody acted on, and is dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from stssl.errors import RunError
+
+NAME = "ledger.jsonl"
+Event = dict[str, Any]
+
+
+def read(path: Path | str) -> list[Event]:
+    """All events, oldest first; anyone may read at any time.
+
+    Raises:
+        RunError: The file is missing, or damaged before its last line.
+    """
+    return _parse(Path(path))[0]
+
+
+def _parse(path: Path) -> tuple[list[Event], int]:
+    """Events, and how many bytes of whole lines they take."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise RunError(f"{path}: no such ledger; is this the folder of a search?") from None
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error}") from None
+    lines = data.split(b"\n")
+    events, size = [], 0
+    for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is torn or empty
+        try:
+            event = json.loads(line)
+            if not isinstance(event, dict) or "event" not in event:
+                raise ValueError("not an event")
+        except ValueError as error:
+            if number == len(lines) - 1:
+                break  # torn by a crash of the file system rather than of the program
+            raise RunError(
+                f"{path}, line {number}: damaged ({error}); restore the file from a backup, or delete the line "
+                "if you can do without its trial"
+            ) from None
+        events.append(event)
+        size += len(line) + 1
+    return events, size
+
+
+class Ledger:
+    """The ledger of one run folder, open for writing by one driver.
+
+    Raises:
+        RunError: Another driver has it open.
+    """
+
+    def __init__(self, run: Path) -> None:
+        run.mkdir(parents=True, exist_ok=True)
+        self.path = run / NAME
+        self._lock = FileLock(run / "driver.lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise RunError(
+                f"{run}: another driver is at work in this folder; wait for it, stop it, "
+                f"or watch it with: python launch.py status {run}"
+            ) from None
+        self.events: list[Event] = []
+        size = 0
+        if self.path.exists():
+            self.events, size = _parse(self.path)
+        self._file = self.path.open("ab")
+        self._file.truncate(size)  # else the next event would be glued to a torn line
+
+    def append(self, event: str, **fields: Any) -> Event:
+        """Record an event; when this returns, the event is on the disk.
+
+        Raises:
+            RunError: The disk refuses.
+        """
+        entry = {"event": event, "time": round(time.time(), 3), **fields}
+        try:
+            self._file.write(json.dumps(entry, allow_nan=False).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be written: {error}; make room, then resume the search") from error
+        self.events.append(entry)
+        return entry
+
+    def close(self) -> None:
+        """Close the file and let go of the lock."""
+        self._file.close()
+        self._lock.release()
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

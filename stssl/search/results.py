@@ -1,0 +1,70 @@
+"""A search as tables and plain data, for people and other programs. Reads the ledger only."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stssl.files import atomic_path
+from stssl.search.replicate import standings
+from stssl.search.state import SearchState
+from stssl.training.evaluate import METRICS
+
+
+def more_is_better(metric: str) -> bool:
+    """Whether a metric is to be maximised."""
+    return next(table[metric] for table in METRICS.values() if metric in table)
+
+
+def summary(state: SearchState, trials: int) -> dict[str, Any]:
+    """What `status --json` prints.
+
+    Args:
+        state: The search.
+        trials: How many trials it is meant to have.
+    """
+    best = state.best()
+    counts = {s: len(state.of_kind("search", s)) for s in ("running", "stopped", "completed", "failed")}  # type: ignore[arg-type]
+    replicates = {s: len(state.of_kind("replicate", s)) for s in ("running", "completed", "failed")}  # type: ignore[arg-type]
+    return {
+        "finished": state.finished,
+        "trials": {"planned": trials, **counts},
+        "replicates": replicates,
+        "best": {"trial": best.id, "step": best.step, "score": best.score, "params": best.params} if best else None,
+        "standings": [
+            {
+                "trial": s.trial.id, "mean": s.mean, "interval_95": None if math.isnan(s.low) else [s.low, s.high],
+                "scores": [r.score for r in s.replicates],
+            }
+            for s in standings(state)
+        ],
+        "failures": {t.id: t.reason for t in state.trials.values() if t.status == "failed"},
+        "test": state.tested["scores"] if state.tested else None,
+        "training_seconds": sum(t.seconds for t in state.trials.values()),
+    }  # fmt: skip
+
+
+def write_table(state: SearchState, path: Path) -> None:
+    """Write trials.parquet: a row for each trial and replicate, a column for each searched key."""
+    trials = list(state.trials.values())
+    keys = sorted({key for t in trials for key in t.params})
+    columns: dict[str, Any] = {
+        "trial": [t.id for t in trials],
+        "kind": [t.kind for t in trials],
+        "of": [t.of for t in trials],
+        "status": [t.status for t in trials],
+        "reason": [t.reason for t in trials],
+        "step": [t.step for t in trials],
+        "score": [t.score if t.results else None for t in trials],
+        "seconds": [t.seconds for t in trials],
+    }
+    for key in keys:
+        values = [t.params.get(key) for t in trials]
+        mixed = len({type(v) for v in values if v is not None}) > 1
+        columns[key] = [None if v is None else str(v) for v in values] if mixed else values
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.table(columns), temporary)

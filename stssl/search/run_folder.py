@@ -1,0 +1,148 @@
+"""The folder of a search: made once all checks have passed, found again by every later command.
+
+search.yaml     the resolved search; its presence makes the folder a run
+manifest.json   versions, commit, data fingerprint
+ledger.jsonl    the truth
+trials/         checkpoints; trials.parquet, report.html, best/ come at the end
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from stssl import __version__
+from stssl import config as cfg
+from stssl.algorithms.base import Algorithm
+from stssl.data import shards
+from stssl.data.dataset import Dataset
+from stssl.data.schema import Card
+from stssl.data.store import ImageStore
+from stssl.errors import ConfigError, DataError, RunError, did_you_mean
+from stssl.files import write_text
+from stssl.plugins import build
+from stssl.search import asha
+from stssl.search.config import SearchConfig
+from stssl.search.space import Space
+from stssl.training.evaluate import METRICS
+from stssl.training.recipe import Recipe
+
+CONFIG, MANIFEST = "search.yaml", "manifest.json"
+VERIFY_BYTES = 2 << 30  # up to this size a resumed search reads its shards again to see that they are the same
+
+
+def check(config: SearchConfig, source: str) -> tuple[Space, Dataset]:
+    """Everything that can be known to be wrong before a trial starts.
+
+    Args:
+        config: The search.
+        source: Its file name for messages.
+
+    Returns:
+        The space and the data set of the base recipe (its store is built as a side effect).
+
+    Raises:
+        StsslError: Names file, key, value and remedy.
+    """
+    base = cfg.validate(Recipe, config.recipe, f"{source}: recipe")
+    space = Space(config.space, base.dump(), source)
+    try:
+        asha.rungs(config.scheduler, base.training.steps, base.training.eval_interval)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from None
+    dataset = Dataset(base.data, ImageStore.open(Path(base.data.shards)))
+    known = METRICS[dataset.task]
+    if config.metric not in known:
+        raise ConfigError(
+            f"{source}: metric: '{config.metric}' is no metric of this data; {did_you_mean(config.metric, known)}"
+        )
+    classes = len(dataset.classes)
+
+    def fits_data(recipe: Recipe) -> None:
+        build("stssl.algorithms", Algorithm, recipe.algorithm, dataset.task, classes)
+        if recipe.data.bands != base.data.bands:
+            Dataset(recipe.data, dataset.store)
+
+    fits_data(base)
+    space.base_point()
+    for number, point in enumerate(config.points):
+        space.point(point, f"points[{number}]")
+    space.check(fits_data)
+    return space, dataset
+
+
+def create(folder: Path, config: SearchConfig, card: Card) -> None:
+    """Make a run folder.
+
+    Raises:
+        RunError: The folder exists.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        hint = (
+            f"resume it with: python launch.py resume {folder}"
+            if (folder / CONFIG).exists()
+            else "choose another --out"
+        )
+        raise RunError(f"{folder}: exists and is not empty; {hint}")
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = {
+        "stssl": __version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in ("torch", "timm", "ray", "optuna", "numpy", "pyarrow")},
+        "commit": _commit(),
+        "data": {"name": card.name, "fingerprint": card.fingerprint, "shards": [s.model_dump() for s in card.shards]},
+    }
+    write_text(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    write_text(folder / CONFIG, cfg.dump_yaml(config.dump()))
+
+
+def _commit() -> str | None:
+    """The commit of this source tree, marked if it has changes; None outside a checkout."""
+    try:
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+        here = Path(__file__).parent
+        done = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def load(folder: Path) -> tuple[SearchConfig, dict[str, Any]]:
+    """Configuration and manifest of a run folder.
+
+    Raises:
+        RunError: Not the folder of a search.
+    """
+    if not (folder / CONFIG).is_file():
+        raise RunError(
+            f"{folder}: not the folder of a search (no {CONFIG} in it); start one with: python launch.py search"
+        )
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{folder / MANIFEST}: cannot be read: {error}; start the search anew") from None
+    return SearchConfig.read(folder / CONFIG), manifest
+
+
+def check_unchanged(config: SearchConfig, manifest: dict[str, Any]) -> None:
+    """Refuse to go on with shards other than those the search began with.
+
+    Raises:
+        DataError: The shards differ; names them.
+    """
+    folder = Path(config.recipe["data"]["shards"])
+    card = shards.read_card(folder)
+    began, now = manifest["data"]["fingerprint"], card.fingerprint
+    if began != now:
+        raise DataError(
+            f"{folder}: these shards have changed since the search began (fingerprint {began[:12]} then, {now[:12]} now); "
+            "put the old ones back, or start a new search"
+        )
+    if sum(shard.bytes for shard in card.shards) <= VERIFY_BYTES:
+        shards.verify(folder)

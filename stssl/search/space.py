@@ -1,0 +1,243 @@
+"""The search space: dotted recipe keys, their ranges, and the conditions under which they exist."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, model_validator
+
+from stssl import config as cfg
+from stssl.errors import ConfigError, StsslError, did_you_mean
+from stssl.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    import optuna
+
+Value = bool | int | float | str | None
+# Changing these from trial to trial would compare trials on different problems or rungs.
+FIXED = ("data.shards", "data.split", "data.labeled", "training.steps", "training.eval_interval", "seed")
+
+
+class Parameter(cfg.Config):
+    """One searched key: exactly one of choice, uniform, loguniform, int.
+
+    `when` names the values of other keys under which this key exists (one value or a list of values each).
+    """
+
+    choice: tuple[Value, ...] | None = None
+    uniform: tuple[float, float] | None = None
+    loguniform: tuple[float, float] | None = None
+    int_: tuple[int, int] | None = Field(None, alias="int")
+    when: dict[str, Value | list[Value]] = {}
+
+    @model_validator(mode="after")
+    def _one(self) -> Parameter:
+        given = [n for n in ("choice", "uniform", "loguniform", "int_") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise ValueError("give exactly one of choice, uniform, loguniform, int")
+        if self.choice is not None:
+            if not self.choice:
+                raise ValueError("choice has no values")
+            if any(value in self.choice[:i] for i, value in enumerate(self.choice)):
+                raise ValueError("choice has the same value twice")
+        else:
+            low, high = self.ends
+            if low >= high:
+                raise ValueError(f"the lower end {low} must be below the upper end {high}")
+            if self.loguniform and low <= 0:
+                raise ValueError(f"the lower end {low} of a loguniform range must be above 0")
+        return self
+
+    @property
+    def ends(self) -> tuple[Any, Any]:
+        """Lower and upper end of a range."""
+        return self.uniform or self.loguniform or self.int_  # type: ignore[return-value]
+
+    def extremes(self) -> tuple[Any, ...]:
+        """All values of a choice, both ends of a range."""
+        return self.choice if self.choice is not None else self.ends
+
+    def contains(self, value: Any) -> bool:
+        """Whether a value lies in the choice or range."""
+        if self.choice is not None:
+            return any(value == c and isinstance(value, bool) == isinstance(c, bool) for c in self.choice)
+        low, high = self.ends
+        number = isinstance(value, int) or (isinstance(value, float) and self.int_ is None)
+        return number and not isinstance(value, bool) and low <= value <= high
+
+    def suggest(self, trial: optuna.trial.BaseTrial, key: str) -> Any:
+        """Ask Optuna for a value."""
+        if self.choice is not None:
+            return trial.suggest_categorical(key, self.choice)
+        low, high = self.ends
+        if self.int_ is not None:
+            return trial.suggest_int(key, low, high)
+        return trial.suggest_float(key, low, high, log=self.loguniform is not None)
+
+    def describe(self) -> str:
+        """For messages: `choice of a, b` or `loguniform from 1e-05 to 0.001`."""
+        if self.choice is not None:
+            return f"choice of {', '.join(map(str, self.choice))}"
+        kind = "int" if self.int_ else "uniform" if self.uniform else "loguniform"
+        return f"{kind} from {self.ends[0]} to {self.ends[1]}"
+
+
+class Space:
+    """A checked search space over one base recipe.
+
+    Args:
+        parameters: Dotted recipe key to parameter.
+        base: The base recipe as plain data; keys that are not searched keep its values.
+        source: File name for messages.
+
+    Raises:
+        ConfigError: Empty, a key that may not be searched, or a condition on an unknown key, value, or in a circle.
+    """
+
+    def __init__(self, parameters: dict[str, Parameter], base: dict[str, Any], source: str = "search space") -> None:
+        self.base, self.source = base, source
+        if not parameters:
+            raise ConfigError(f"{source}: space: is empty; name at least one recipe key, such as optimizer.lr")
+        for key, parameter in parameters.items():
+            for fixed in FIXED:
+                if key == fixed or key.startswith(fixed + "."):
+                    raise ConfigError(
+                        f"{source}: space.{key}: must be the same in all trials; set it in recipe instead"
+                    )
+            for parent, allowed in parameter.when.items():
+                self._check_condition(parameters, key, parent, allowed)
+        self.parameters = self._parents_first(parameters)
+
+    def _check_condition(self, parameters: dict[str, Parameter], key: str, parent: str, allowed: Any) -> None:
+        where = f"{self.source}: space.{key}.when"
+        if parent not in parameters:
+            raise ConfigError(f"{where}: unknown key '{parent}'; {did_you_mean(parent, set(parameters) - {key})}")
+        for value in allowed if isinstance(allowed, list) else [allowed]:
+            if not parameters[parent].contains(value):
+                raise ConfigError(f"{where}: {parent} never is {value!r}; it is a {parameters[parent].describe()}")
+
+    def _parents_first(self, parameters: dict[str, Parameter]) -> dict[str, Parameter]:
+        ordered: dict[str, Parameter] = {}
+        while len(ordered) < len(parameters):
+            ready = [k for k, p in parameters.items() if k not in ordered and all(w in ordered for w in p.when)]
+            if not ready:
+                circle = ", ".join(k for k in parameters if k not in ordered)
+                raise ConfigError(f"{self.source}: space: the conditions of {circle} go in a circle")
+            ordered.update((k, parameters[k]) for k in ready)
+        return ordered
+
+    def active(self, key: str, values: dict[str, Any]) -> bool:
+        """Whether a key exists, given the values of the keys before it."""
+        for parent, allowed in self.parameters[key].when.items():
+            if parent not in values or values[parent] not in (allowed if isinstance(allowed, list) else [allowed]):
+                return False
+        return True
+
+    def suggest(self, trial: optuna.trial.BaseTrial) -> dict[str, Any]:
+        """Ask Optuna for all keys that exist (define by run)."""
+        return self._fill(lambda key, parameter: parameter.suggest(trial, key))
+
+    def _fill(self, value_of: Callable[[str, Parameter], Any]) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for key, parameter in self.parameters.items():
+            if self.active(key, values):
+                values[key] = value_of(key, parameter)
+        return values
+
+    def recipe(self, values: dict[str, Any]) -> Recipe:
+        """The recipe of one draw.
+
+        Raises:
+            ConfigError: The draw is no valid recipe.
+        """
+        shown = ", ".join(f"{k}={v}" for k, v in values.items())
+        return cfg.validate(Recipe, cfg.with_overrides(self.base, values), f"{self.source}: recipe with {shown}")
+
+    def base_point(self) -> dict[str, Any]:
+        """The base recipe as a point of the space, where its values lie in the ranges.
+
+        Raises:
+            ConfigError: The base recipe lies outside the space.
+        """
+        flat = cfg.flatten(Recipe.model_validate(self.base).dump())
+        return self.point({key: flat[key] for key in self.parameters if key in flat}, "recipe")
+
+    def point(self, values: dict[str, Any], where: str) -> dict[str, Any]:
+        """Complete a first point with the base recipe's values and check it.
+
+        Args:
+            values: Dotted key to value; keys that its own conditions switch off are dropped.
+            where: For messages: where the point stands.
+
+        Raises:
+            ConfigError: An unknown key, a value outside the range, or no value at all.
+        """
+        for key in values:
+            if key not in self.parameters:
+                raise ConfigError(
+                    f"{self.source}: {where}: '{key}' is not searched; {did_you_mean(key, self.parameters)}"
+                )
+        flat = cfg.flatten(Recipe.model_validate(self.base).dump())
+
+        def value_of(key: str, parameter: Parameter) -> Any:
+            value = values.get(key, flat.get(key))
+            if not parameter.contains(value):
+                raise ConfigError(
+                    f"{self.source}: {where}: {key} = {value!r} lies outside the space ({parameter.describe()}); "
+                    "widen the space or change the value"
+                )
+            return value
+
+        return self._fill(value_of)
+
+    def check(self, extra: Callable[[Recipe], None] = lambda recipe: None, draws: int = 200) -> None:
+        """Check every value of every choice, both ends of every range, and some random draws.
+
+        Args:
+            extra: A further check of each recipe, such as against the data.
+            draws: How many random draws to try.
+
+        Raises:
+            ConfigError: Something in the space is no valid recipe: names key, value and fault.
+        """
+        flat = cfg.flatten(Recipe.model_validate(self.base).dump())
+        for key, parameter in self.parameters.items():
+            for value in parameter.extremes():
+                draw = self._draw_with(key, value, flat)
+                try:
+                    extra(self.recipe(draw))
+                except StsslError as error:
+                    fault = str(error).removeprefix(f"{self.source}: ")
+                    raise ConfigError(f"{self.source}: space.{key}: {value!r} does not work: {fault}") from None
+        random_state = random.Random(0)
+        for _ in range(draws):
+            extra(self.recipe(self._fill(lambda key, parameter: _random_value(parameter, random_state))))
+
+    def _draw_with(self, key: str, value: Any, flat: dict[str, Any]) -> dict[str, Any]:
+        """A draw in which `key` exists and has `value`, otherwise as near to the base recipe as the space allows."""
+        wanted = {key: value}
+        queue = [key]
+        while queue:
+            for parent, allowed in self.parameters[queue.pop()].when.items():
+                options = allowed if isinstance(allowed, list) else [allowed]
+                wanted.setdefault(parent, flat[parent] if flat.get(parent) in options else options[0])
+                queue.append(parent)
+
+        def value_of(name: str, parameter: Parameter) -> Any:
+            base = flat.get(name)
+            return wanted.get(name, base if parameter.contains(base) else parameter.extremes()[0])
+
+        return self._fill(value_of)
+
+
+def _random_value(parameter: Parameter, source: random.Random) -> Any:
+    if parameter.choice is not None:
+        return source.choice(parameter.choice)
+    low, high = parameter.ends
+    if parameter.int_ is not None:
+        return source.randint(low, high)
+    if parameter.loguniform is not None:
+        return min(high, max(low, low * (high / low) ** source.random()))
+    return source.uniform(low, high)

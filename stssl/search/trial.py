@@ -1,0 +1,122 @@
+"""A recipe in training, as Ray Tune sees it: a class Trainable around the Trainer, its process reused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from stssl.data.dataset import Dataset
+from stssl.data.store import ImageStore
+from stssl.errors import CheckpointError, StsslError
+from stssl.files import write_text
+from stssl.training import checkpoint
+from stssl.training.evaluate import Diverged
+from stssl.training.recipe import Recipe
+from stssl.training.trainer import Trainer
+
+CHECKPOINT = "checkpoint.pt"
+
+
+def trial_folder(run: Path | str, trial: str) -> Path:
+    """Where a trial keeps its checkpoint and, if it failed, its traceback."""
+    return Path(run) / "trials" / trial
+
+
+class RecipeTrial(tune.Trainable):
+    """One `step()` trains one evaluation interval, evaluates, writes the checkpoint and reports.
+
+    The checkpoint lies in the run folder and holds all results of the trial. So a trial that is started again, by Ray
+    after a dead worker or by a new driver, goes on where the checkpoint is, and first hands over what the ledger has
+    not heard of yet. A fault of the trial itself is a report too: the worker lives on for the next trial. Reports
+    travel as JSON, because Ray flattens nested results.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        torch.set_num_threads(max(1, int(config["cpus"])))
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._begin(new_config)
+        return True
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self.name, self.run_folder = config["trial"], config["run"]
+        self.folder = trial_folder(config["run"], config["trial"])
+        self.reported = config["reported"]
+        self.trainer: Trainer | None = None
+        self.failure: dict[str, str] | None = None
+        try:
+            self.trainer = self._make_trainer(config)
+        except Exception as error:
+            self.failure = self._explain(error)
+
+    def _make_trainer(self, config: dict[str, Any]) -> Trainer:
+        recipe = Recipe.model_validate(config["recipe"])
+        dataset = Dataset(recipe.data, ImageStore.open(Path(recipe.data.shards)))
+        device = "cuda" if torch.cuda.is_available() and config["gpus"] > 0 else "cpu"
+        trainer = Trainer(recipe, dataset, device)
+        path = self.folder / CHECKPOINT
+        if path.exists():
+            try:
+                trainer.load_state_dict(checkpoint.load(path, device), str(path))
+            except CheckpointError:
+                # Damaged on disk: a recipe is deterministic, so training it again gives the same results.
+                path.rename(path.with_suffix(".damaged"))
+                trainer = Trainer(recipe, dataset, device)
+        return trainer
+
+    def step(self) -> dict[str, Any]:
+        if self.failure is None and self.trainer is not None:
+            try:
+                result = self._next_result(self.trainer)
+                self.reported = result["step"]
+                return {"outcome": json.dumps({"result": result}), **result["validation"]}
+            except Exception as error:
+                self.failure = self._explain(error)
+        self.trainer = None  # let go of its memory
+        return {"outcome": json.dumps({"failure": self.failure})}
+
+    def _next_result(self, trainer: Trainer) -> dict[str, Any]:
+        while True:
+            for result in trainer.history:
+                if result["step"] > self.reported:
+                    return result
+            trainer.run_interval()
+            checkpoint.save(self.folder / CHECKPOINT, trainer.state_dict())
+
+    def _explain(self, error: Exception) -> dict[str, str]:
+        """Kind and one line of a failure; the traceback goes into the trial's folder."""
+        if isinstance(error, Diverged):
+            kind = "diverged"
+        elif isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error):
+            kind = "out_of_memory"
+        else:
+            kind = "raised"
+        first = (str(error).splitlines() or [""])[0][:300]
+        reason = first if isinstance(error, Diverged | StsslError) else f"{type(error).__name__}: {first}"
+        if kind != "diverged":
+            text = "".join(traceback.format_exception(error))
+            try:
+                write_text(self.folder / "error.txt", text)
+                reason += f" (traceback: {os.path.relpath(self.folder / 'error.txt', self.run_folder)})"
+            except OSError:
+                pass  # the folder itself may be the fault; the reason is on record anyway
+        return {"kind": kind, "reason": reason}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing for Ray to keep: see the class."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """See save_checkpoint."""
+
+
+def delete_weights(run: Path | str, trial: str) -> None:
+    """Drop the checkpoint of a trial that no one will go on with."""
+    shutil.rmtree(trial_folder(run, trial), ignore_errors=True)

@@ -1,0 +1,42 @@
+"""AdamW and the learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from stssl.config import Config
+
+
+class OptimizerConfig(Config):
+    """AdamW; the rate rises linearly for `warmup_steps`, then falls along a cosine."""
+
+    lr: float = Field(1e-4, gt=0, le=1e6)
+    weight_decay: float = Field(5e-4, ge=0, le=10)
+    warmup_steps: int = Field(0, ge=0)
+
+
+def lr_factor(step: int, total: int, warmup: int) -> float:
+    """Share of the full learning rate at a step.
+
+    Linear from 0 during the warm-up, then max(0, cos(7π/16 · t)) with t the share of the remaining steps
+    (Sohn et al., FixMatch, 2020).
+    """
+    if step < warmup:
+        return step / warmup
+    return max(0.0, math.cos(7 * math.pi / 16 * (step - warmup) / max(1, total - warmup)))
+
+
+def make_optimizer(networks: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
+    """AdamW over all networks at once; only matrices and kernels decay.
+
+    Deviation from the reference: position vectors, class, register and metadata tokens do not decay either.
+    """
+    named = [(name, parameter) for name, parameter in networks.named_parameters() if parameter.requires_grad]
+    decay = [p for name, p in named if name.endswith("weight") and p.ndim >= 2]
+    rest = [p for name, p in named if not (name.endswith("weight") and p.ndim >= 2)]
+    groups = [{"params": decay, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.lr)

@@ -1,0 +1,108 @@
+"""The recipe: one full configuration of one training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+from stssl import config as cfg
+from stssl import plugins
+from stssl.algorithms.base import Algorithm
+from stssl.algorithms.distillation import DistillationConfig
+from stssl.data.augment import ViewConfig
+from stssl.data.dataset import DataConfig
+from stssl.encodings.encoder import EncoderConfig
+from stssl.models.backbone import ModelConfig
+from stssl.models.teacher_student import AnyInjection, Framework
+from stssl.training.optim import OptimizerConfig
+
+if TYPE_CHECKING:
+    AnyAlgorithm = Any
+else:
+    AnyAlgorithm = plugins.choice_of("stssl.algorithms", Algorithm)
+
+
+class TrainingConfig(cfg.Config):
+    """How long and on how much. Steps are optimizer steps.
+
+    `steps` is also the horizon of the learning rate, wherever a search stops the training.
+    """
+
+    steps: int = Field(64_000, ge=1)
+    eval_interval: int = Field(2_000, ge=1)
+    batch_labeled: int = Field(64, ge=1)
+    batch_unlabeled: int = Field(448, ge=1)
+    ema_decay: float = Field(0.999, ge=0, lt=1)
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+    @model_validator(mode="after")
+    def _fits(self) -> TrainingConfig:
+        if self.steps % self.eval_interval:
+            raise ValueError(f"steps {self.steps} must be a multiple of eval_interval {self.eval_interval}")
+        return self
+
+
+class Recipe(cfg.Config):
+    """One full configuration; the defaults are the published ones for BigEarthNet where there are any.
+
+    Attributes:
+        seed: Seeds weights, batches, views and stochastic depth.
+    """
+
+    data: DataConfig
+    views: ViewConfig = ViewConfig()
+    framework: Framework = "teacher_student"
+    encoding: EncoderConfig = EncoderConfig()
+    model: ModelConfig = ModelConfig()
+    injection: AnyInjection = {"name": "token"}
+    algorithm: AnyAlgorithm = {"name": "fixmatch"}
+    distillation: DistillationConfig = DistillationConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    training: TrainingConfig = TrainingConfig()
+    seed: int = Field(0, ge=0, lt=2**31)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Recipe:
+        if self.framework != "plain" and self.encoding.empty:
+            raise ValueError(
+                f"framework '{self.framework}' needs metadata, but encoding.location and encoding.time are both none; "
+                "choose an encoding or framework: plain"
+            )
+        if self.optimizer.warmup_steps >= self.training.steps:
+            raise ValueError(
+                f"optimizer.warmup_steps {self.optimizer.warmup_steps} must be below training.steps {self.training.steps}"
+            )
+        return self
+
+    @classmethod
+    def read(cls, path: Path | str, overrides: dict[str, Any] | None = None) -> Recipe:
+        """Read a recipe from YAML.
+
+        Raises:
+            ConfigError: The file or an override does not fit; the text names file, key, value and remedy.
+        """
+        data = cfg.with_overrides(cfg.read_yaml(path), overrides or {})
+        return cfg.validate(cls, data, str(path))
+
+    def dump(self) -> dict[str, Any]:
+        """As plain data for YAML or JSON."""
+        return self.model_dump(mode="json")
+
+    def digest(self) -> str:
+        """Hash of all that changes the result; where the shards lie does not."""
+        data = self.dump()
+        del data["data"]["shards"]
+        return cfg.digest(data)
+
+    def replicate(self, number: int) -> Recipe:
+        """The same recipe with another seed and another labeled subset; validation and test stay.
+
+        Args:
+            number: 1 for the first replicate.
+        """
+        data = self.dump()
+        data["seed"] += 1000 * number
+        data["data"]["labeled"]["seed"] += 1000 * number
+        return Recipe.model_validate(data)

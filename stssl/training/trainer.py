@@ -1,0 +1,226 @@
+"""The trainer: one recipe on one device.
+
+All randomness of a step is a function of (seed, step), and the batches are too. So a checkpoint holds no
+generator, evaluation in between disturbs nothing, and a resumed run is the uninterrupted run bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from timm.utils import ModelEmaV3
+from torch import Tensor
+
+from stssl import plugins
+from stssl.algorithms.base import Algorithm
+from stssl.algorithms.distillation import distillation_loss
+from stssl.config import flatten
+from stssl.data.augment import Views
+from stssl.data.batches import Batches
+from stssl.data.dataset import Dataset
+from stssl.data.schema import Batch
+from stssl.errors import CheckpointError, ConfigError
+from stssl.models.teacher_student import Networks
+from stssl.training.evaluate import Diverged, evaluate
+from stssl.training.optim import lr_factor, make_optimizer
+from stssl.training.recipe import Recipe
+
+
+def seed_everything(*key: int) -> None:
+    """Seed torch's global generators from a tuple of numbers."""
+    torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
+
+
+class Trainer:
+    """Trains one recipe.
+
+    Args:
+        recipe: What to train.
+        dataset: Opened with the recipe's own `data`.
+        device: Where to train.
+
+    Attributes:
+        step: Finished optimizer steps.
+        history: One entry for each evaluation interval, oldest first.
+        networks: The networks that learn; `ema.module` is their moving average, which is evaluated.
+
+    Raises:
+        ConfigError: The recipe does not fit the data.
+    """
+
+    def __init__(self, recipe: Recipe, dataset: Dataset, device: torch.device | str = "cpu") -> None:
+        self.recipe, self.dataset, self.device = recipe, dataset, torch.device(device)
+        self.step = 0
+        self.history: list[dict[str, Any]] = []
+        classes = len(dataset.classes)
+        self.algorithm: Algorithm = plugins.build(
+            "stssl.algorithms", Algorithm, recipe.algorithm, dataset.task, classes
+        ).to(self.device)
+        seed_everything(recipe.seed)
+        distilled = recipe.distillation.weight > 0
+        self.networks = Networks(
+            recipe.framework, recipe.model, recipe.encoding, recipe.injection, distilled, dataset.channels, classes
+        ).to(self.device)
+        self.ema = ModelEmaV3(self.networks, decay=recipe.training.ema_decay, exclude_buffers=True)
+        self.optimizer = make_optimizer(self.networks, recipe.optimizer)
+        self.views = Views(recipe.views, dataset.mean, dataset.std, dataset.bands, recipe.model.image_size, self.device)
+        unlabeled = recipe.training.batch_unlabeled if self.algorithm.uses_unlabeled else 0
+        self.batches = Batches(dataset, recipe.training.batch_labeled, unlabeled, recipe.seed, self.device)
+        self._sums: dict[str, Tensor] = {}
+
+    def train(self, until_step: int, on_step: Callable[[int], None] | None = None) -> dict[str, float]:
+        """Train up to a step.
+
+        Args:
+            until_step: The step to end at, at most `training.steps`.
+            on_step: Called with the number of finished steps after each one.
+
+        Returns:
+            Means over these steps of every loss, and of the share of pseudo-labels believed (`mask_rate`).
+
+        Raises:
+            Diverged: A loss is not finite.
+        """
+        if until_step > self.recipe.training.steps:
+            raise ConfigError(f"step {until_step} is beyond training.steps {self.recipe.training.steps}")
+        self._sums, first = {}, self.step
+        while self.step < until_step:
+            self._train_step()
+            if on_step:
+                on_step(self.step)
+            if self.step % 100 == 0 or self.step == until_step:  # a look costs a synchronisation on a GPU
+                for name, total in self._sums.items():
+                    if not math.isfinite(float(total)):
+                        raise Diverged(f"{name} became {float(total)} between steps {first} and {self.step}")
+        return {name: float(total) / max(1, self.step - first) for name, total in self._sums.items()}
+
+    def _train_step(self) -> None:
+        recipe, step = self.recipe, self.step
+        seed_everything(recipe.seed, step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.optimizer.lr * lr_factor(step, recipe.training.steps, recipe.optimizer.warmup_steps)
+        labeled, unlabeled = self.batches.draw(step)
+        images = [self.views.weak(labeled.images, (recipe.seed, step, 0))]
+        place, days = labeled.place, labeled.time
+        believer = self.networks.roles[0]
+        self.networks.train()
+        with self._autocast():
+            weak: Tensor | None = None
+            if unlabeled is not None:
+                with torch.no_grad():
+                    weak_images = self.views.weak(unlabeled.images, (recipe.seed, step, 1))
+                    weak = self.networks(believer, weak_images, unlabeled.place, unlabeled.time).logits
+                images.append(self.views.strong(unlabeled.images, (recipe.seed, step, 2)))
+                place, days = torch.cat([place, unlabeled.place]), torch.cat([days, unlabeled.time])
+            outputs = {role: self.networks(role, torch.cat(images), place, days) for role in self.networks.roles}
+        n = len(labeled.labels)
+        targets = None
+        if weak is not None:
+            targets = self.algorithm.believe(weak, outputs[believer].logits[:n].detach(), step)
+            self._note("mask_rate", targets.weights.mean())
+        loss = torch.zeros((), device=self.device)
+        for role, output in outputs.items():
+            strong = output.logits[n:] if unlabeled is not None else None
+            losses = self.algorithm.losses(output.logits[:n], labeled.labels, strong, targets, role, step)
+            for name, value in losses.items():
+                self._note(f"{role}/{name}", value)
+                loss = loss + value
+        if len(outputs) == 2 and recipe.distillation.weight > 0:
+            distilled = distillation_loss(
+                outputs["student"].features, outputs["teacher"].features, recipe.distillation.loss
+            )
+            self._note("student/distillation", distilled)
+            loss = loss + recipe.distillation.weight * distilled
+        self._note("loss", loss)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.ema.update(self.networks)
+        self.step += 1
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.training.precision == "bfloat16")
+
+    def _note(self, name: str, value: Tensor) -> None:
+        value = value.detach()
+        self._sums[name] = self._sums[name] + value if name in self._sums else value
+
+    def evaluate(self, split: str = "validation") -> dict[str, float]:
+        """Score the deployed network's moving average on one split.
+
+        Args:
+            split: `validation`, or `test`, which only the end of a search and the user's own command read.
+        """
+        networks: Networks = self.ema.module.eval()
+
+        def logits(batch: Batch) -> Tensor:
+            images, place, days = (t.to(self.device) for t in (batch.images, batch.place, batch.time))
+            with self._autocast():
+                return networks(networks.deployed, self.views.normalise(images), place, days).logits
+
+        return evaluate(logits, self.dataset, split)
+
+    def run_interval(self, on_step: Callable[[int], None] | None = None) -> dict[str, Any]:
+        """Train one evaluation interval, evaluate on validation, and add the result to the history.
+
+        Returns:
+            The new entry: step, seconds, train (means of the losses), validation (scores).
+        """
+        start = time.perf_counter()
+        losses = self.train(min(self.step + self.recipe.training.eval_interval, self.recipe.training.steps), on_step)
+        validation = self.evaluate()
+        seconds = time.perf_counter() - start
+        self.history.append({"step": self.step, "seconds": seconds, "train": losses, "validation": validation})
+        return self.history[-1]
+
+    @property
+    def finished(self) -> bool:
+        """All steps are done."""
+        return self.step >= self.recipe.training.steps
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed run needs; tensors and plain values only."""
+        return {
+            "recipe": json.dumps(self.recipe.dump()),
+            "digest": self.recipe.digest(),
+            "fingerprint": self.dataset.store.card.fingerprint,
+            "step": self.step,
+            "networks": self.networks.state_dict(),
+            "ema": self.ema.module.state_dict(),
+            "algorithm": self.algorithm.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "history": self.history,
+        }
+
+    def load_state_dict(self, state: dict[str, Any], source: str = "checkpoint") -> None:
+        """Go on from a state.
+
+        Raises:
+            CheckpointError: The state belongs to another recipe or other data.
+        """
+        if state["digest"] != self.recipe.digest():
+            theirs, ours = flatten(json.loads(state["recipe"])), flatten(self.recipe.dump())
+            keys = [k for k in {**theirs, **ours} if theirs.get(k) != ours.get(k) and k != "data.shards"]
+            shown = "; ".join(f"{k}: {theirs.get(k)} there, {ours.get(k)} here" for k in keys[:3])
+            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            raise CheckpointError(
+                f"{source}: a checkpoint of another recipe ({shown}{more}); use that recipe or another output folder"
+            )
+        if state["fingerprint"] != self.dataset.store.card.fingerprint:
+            raise CheckpointError(
+                f"{source}: trained on other data (fingerprint {state['fingerprint'][:12]}, the shards in "
+                f"{self.recipe.data.shards} have {self.dataset.store.card.fingerprint[:12]}); "
+                "use those shards or another output folder"
+            )
+        self.networks.load_state_dict(state["networks"])
+        self.ema.module.load_state_dict(state["ema"])
+        self.algorithm.load_state_dict(state["algorithm"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+        self.history = list(state["history"])
