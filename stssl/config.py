@@ -11,11 +11,17 @@ import json
 import re
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from stssl.errors import ConfigError, did_you_mean
 
@@ -25,19 +31,42 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _known_keys(cls, data: Any) -> Any:
-        if isinstance(data, Mapping):
-            known = [field.alias or name for name, field in cls.model_fields.items()]
-            for key in data:
-                if key not in known:
-                    raise PydanticCustomError(
-                        "unknown_key",
-                        "unknown key '{key}'; {hint}",
-                        {"key": str(key), "hint": did_you_mean(str(key), known)},
-                    )
-        return data
+    def _known_keys(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Refuse unknown keys and truth values for numbers, together with whatever else is wrong."""
+        if not isinstance(data, Mapping):
+            return handler(data)
+        known = {field.alias or name: field.annotation for name, field in cls.model_fields.items()}
+        faults, rest = [], {}
+        for key, value in data.items():
+            if key not in known:
+                faults.append(_fault("unknown_key", f"unknown key '{key}'; {did_you_mean(str(key), known)}", data))
+            elif isinstance(value, bool) and known[key] in _NUMBERS:  # `lr: yes` is a slip, not 1.0
+                faults.append(_fault("number", "input should be a number, not true or false", value, (key,)))
+            else:
+                rest[key] = value
+        if not faults:
+            return handler(data)
+        try:
+            handler(rest)
+        except ValidationError as error:
+            faults += [
+                _fault(f["type"], f["msg"], f["input"], f["loc"], f.get("ctx", {}))
+                for f in error.errors(include_url=False)
+            ]
+        raise ValidationError.from_exception_data(cls.__name__, faults)
+
+
+_NUMBERS = (int, float, int | None, float | None)
+
+
+def _fault(
+    kind: str, message: str, given: Any, where: tuple[int | str, ...] = (), context: Mapping[str, Any] | None = None
+) -> InitErrorDetails:
+    """A fault in pydantic's own form."""
+    error = PydanticCustomError(kind, "{message}", {**(context or {}), "message": message})  # type: ignore[arg-type]
+    return InitErrorDetails(type=error, loc=where, input=given)
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -49,6 +78,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
         for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be one word", key_node.start_mark)
             if key_node.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key '{key_node.value}' stands here twice", key_node.start_mark
@@ -57,10 +88,15 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+class _Dumper(yaml.SafeDumper):
+    """yaml.safe_dump that quotes what _Loader would take for a number."""
+
+
 # YAML 1.1 takes 1e-4 (no dot) for a string; every user of a learning rate means a number.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+    )
 
 
 def parse_yaml(text: str, source: str) -> Any:
@@ -80,6 +116,9 @@ def parse_yaml(text: str, source: str) -> Any:
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error)
         raise ConfigError(f"{source}{place}: not valid YAML: {problem}") from None
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        # PyYAML's own constructors stumble so: over the date 2020-13-45, `!!int x`, a thousand nested brackets
+        raise ConfigError(f"{source}: not valid YAML: {error}") from None
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:
@@ -93,7 +132,7 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     data = parse_yaml(text, str(path))
     if not isinstance(data, dict):
@@ -103,7 +142,7 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
 
 def dump_yaml(data: Mapping[str, Any]) -> str:
     """Write a mapping as YAML in the given order of keys."""
-    return yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, width=110)
+    return str(yaml.dump(dict(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110))
 
 
 def validate(model: type[ConfigT], data: Any, source: str) -> ConfigT:

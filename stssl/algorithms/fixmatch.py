@@ -55,7 +55,7 @@ class FixMatch(Algorithm):
 
     def believe(self, weak: Tensor, labeled: Tensor, step: int) -> Targets:
         c = self.config
-        weak = weak.float()
+        weak = weak.detach().float()
         if self.task == "single":
             weights = weak.softmax(dim=1).amax(dim=1) >= c.threshold
             labels = weak.argmax(dim=1) if c.hard_labels else (weak / c.temperature).softmax(dim=1)

@@ -69,7 +69,7 @@ class LiveLine:
         if best:
             value = best.score if study.more_is_better else -best.score
             parts.append(f"best {config.metric} {value:.3f} ({best.id}, step {best.step})")
-        parts.append(f"{duration(time.monotonic() - self.start)} gone, {self._left(study)} left")
+        parts.append(f"{duration(time.monotonic() - self.start)} gone{self._left(study)}")
         return "search: " + " | ".join(parts)
 
     def _left(self, study: Study) -> str:
@@ -77,6 +77,6 @@ class LiveLine:
         trials = study.state.trials.values()
         steps = sum(t.step for t in trials)
         if steps == 0:
-            return "time"
+            return ""
         seconds = study.remaining_steps() * sum(t.seconds for t in trials) / steps / self.concurrent
-        return f"about {duration(seconds)}"
+        return f", about {duration(seconds)} left"

@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from stssl.cli.common import DryRun, out, progress
+from stssl.cli.common import DryRun, Set, out, progress
 
 
 def prepare(
     source: Annotated[str, typer.Argument(help="What the data set looks like on disk: eurosat.")],
     root: Annotated[Path, typer.Argument(help="Its folder.")],
     target: Annotated[Path, typer.Option("--out", help="Folder for the shards.")],
+    set_: Set = [],  # noqa: B006
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace shards that are there already.")] = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -32,7 +33,8 @@ def prepare(
     if source not in known:
         raise ConfigError(f"source '{source}' is unknown; {did_you_mean(source, known)}")
     plugin = known[source]
-    reader = plugin(config.validate(plugin.Config, {"name": source, "root": str(root)}, "prepare"))
+    settings = {"name": source, "root": str(root), **config.parse_set(set_)}
+    reader = plugin(config.validate(plugin.Config, settings, f"prepare {source}"))
     total = len(reader)
     if dry_run:
         out.print(f"{total} images of {reader.name} in {root} -> {target}")

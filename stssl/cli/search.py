@@ -102,6 +102,9 @@ def _run(folder: Path, address: str | None, cpus: int | None) -> None:
             errors.print(f"\ninterrupted; nothing is lost. Go on with: python launch.py resume {_shown(folder)}")
             raise typer.Exit(130) from None
         _tell(folder, study)
+        if study.state.winner is None:
+            errors.print("[bold red]failed:[/] no recipe ran to its end, so there is nothing to export")
+            raise typer.Exit(1)
 
 
 def _finish(folder: Path, study: Study, manifest: dict[str, Any]) -> None:

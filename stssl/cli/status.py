@@ -6,6 +6,7 @@ import json
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from stssl.cli.common import RunFolder, duration, out
@@ -36,7 +37,7 @@ def status(
     for t in state.trials.values():
         score = f"{sign * t.score:.4f}" if t.results else ""
         last = t.reason if t.status == "failed" else settings(t.params)
-        table.add_row(t.id, t.status, str(t.step), score, duration(t.seconds), last)
+        table.add_row(t.id, t.status, str(t.step), score, duration(t.seconds), escape(last))
     out.print(table)
     out.print()
     for line in found(state, config):

@@ -49,8 +49,10 @@ def write(trainer: Trainer, folder: Path, origin: str, facts: list[str]) -> None
             "framework metadata_input trains no network that sees the image alone, so there is no student to export; "
             "choose a trial of framework plain or teacher_student"
         )
-    if folder.exists() and any(folder.iterdir()) and not (folder / WEIGHTS).exists():
-        raise RunError(f"{folder}: exists and is no bundle; choose another folder")
+    if folder.exists():
+        there = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
+        if there and (WEIGHTS not in there or there - {RECIPE, WEIGHTS, MODEL, CARD}):
+            raise RunError(f"{folder}: exists and is no bundle, or holds more than one; choose another folder")
     dataset, recipe = trainer.dataset, trainer.recipe
     model = {
         "format": 1,
@@ -61,7 +63,7 @@ def write(trainer: Trainer, folder: Path, origin: str, facts: list[str]) -> None
         "image_size": recipe.model.image_size,
         # pixel -> network input, for each band: clip((x - (mean - 2 std)) / (4 std), 0, 1), then (y - 0.5) / 0.25
         "band_mean": dataset.mean.tolist(),
-        "band_std": dataset.std.tolist(),
+        "band_std": torch.where(dataset.std > 0, dataset.std, 0.25).tolist(),  # a constant band: as Views has it
         "recipe": recipe.digest(),
         "data": {"name": dataset.store.card.name, "fingerprint": dataset.store.card.fingerprint},
         "step": trainer.step,
@@ -97,10 +99,11 @@ def load(folder: Path) -> tuple[nn.Module, dict[str, Any], Recipe]:
         model = json.loads((folder / MODEL).read_text(encoding="utf-8"))
         network = timm.create_model(**model["timm"])
         network.load_state_dict(load_file(folder / WEIGHTS), strict=True)
+        recipe = Recipe.read(folder / RECIPE)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{folder}: not a whole bundle ({reason}); export it again") from None
-    return network.eval(), model, Recipe.read(folder / RECIPE)
+    return network.eval(), model, recipe
 
 
 def evaluate(folder: Path, shards: Path | None, split: str, device: str = "cpu") -> dict[str, float]:
@@ -111,9 +114,14 @@ def evaluate(folder: Path, shards: Path | None, split: str, device: str = "cpu")
         shards: Other shards; None = the recipe's own.
         split: `validation` or `test`, cut as the recipe cuts it.
         device: Where to compute.
+
+    Raises:
+        ConfigError: Other classes, or a band that the shards lack.
     """
     network, model, recipe = load(folder)
-    dataset = Dataset(recipe.data, ImageStore.open(shards or Path(recipe.data.shards)))
+    shards = shards or Path(recipe.data.shards)
+    bands = recipe.data.model_copy(update={"bands": tuple(model["bands"])})  # by name: shards may order them otherwise
+    dataset = Dataset(bands, ImageStore.open(shards))
     if list(dataset.classes) != model["classes"] or dataset.task != model["task"]:
         raise ConfigError(
             f"{shards}: its classes ({', '.join(dataset.classes[:4])}, ...) are not those of the student "

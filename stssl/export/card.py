@@ -32,6 +32,7 @@ def model_card(model: dict[str, Any], recipe: Recipe, dataset: Dataset, origin: 
         "plain": "one network that sees the image alone",
         "teacher_student": "a teacher that also sees place and date",
     }
+    cut = "whole spatial blocks" if recipe.data.split.by == "blocks" else "the authors' own splits"
     per_image = "one" if model["task"] == "single" else "several"
     return "\n".join(
         [
@@ -55,7 +56,7 @@ def model_card(model: dict[str, Any], recipe: Recipe, dataset: Dataset, origin: 
             "",
             "## Limits",
             "",
-            f"- Validation ({len(split.validation)} images) and test ({len(split.test)} images) are whole spatial blocks of the "
+            f"- Validation ({len(split.validation)} images) and test ({len(split.test)} images) are {cut} of the "
             "same data set. Other sensors, processing levels, seasons and regions are untested.",
             f"- {card.count} images in all: with few test images the scores above have wide intervals.",
             "",

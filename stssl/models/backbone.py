@@ -8,8 +8,8 @@ from typing import Any, cast
 import timm
 import torch
 from pydantic import Field, field_validator, model_validator
-from timm.models import is_model_in_modules
-from timm.models.vision_transformer import VisionTransformer
+from timm.models import is_model_in_modules, load_state_dict
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
 from stssl.config import Config
@@ -87,14 +87,33 @@ def build_backbone(config: ModelConfig, channels: int, classes: int) -> VisionTr
             )
         source["pretrained_cfg_overlay"] = {"file": config.pretrained}
     try:
-        return _create(**arguments, drop_path_rate=config.drop_path_rate, **source)
+        network = _create(**arguments, drop_path_rate=config.drop_path_rate, **source)
+        if isinstance(config.pretrained, str):
+            _refuse_missing(config.pretrained, network)
     except Exception as error:
         if config.pretrained:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise CheckpointError(
-                f"model.pretrained: {config.pretrained}: cannot load weights for {arguments['model_name']}: {error}; "
+                f"model.pretrained: {config.pretrained}: cannot load weights for {arguments['model_name']}: {reason}; "
                 "give the path of a weight file that fits, or false"
             ) from error
         raise ConfigError(f"model: timm cannot build {arguments}: {error}") from error
+    patch = network.patch_embed.patch_size[0]
+    if config.image_size % patch:
+        raise ConfigError(
+            f"model.image_size: {config.image_size} is not a multiple of the patch size {patch} of "
+            f"{arguments['model_name']}; change it or set model.patch_size"
+        )
+    return network
+
+
+def _refuse_missing(path: str, network: VisionTransformer) -> None:
+    """Refuse a weight file that lacks a layer: timm would leave that layer random and go on, but for the head."""
+    given = checkpoint_filter_fn(load_state_dict(path), network)
+    missing = [key for key in network.state_dict() if key not in given and not key.startswith("head.")]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise ValueError(f"the file has no {', '.join(missing[:3])}{more}")
 
 
 def _create(**arguments: Any) -> VisionTransformer:

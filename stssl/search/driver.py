@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -77,11 +77,12 @@ class _Scheduler(FIFOScheduler):
         return self.CONTINUE if decision == "continue" else self.STOP
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        # Faults of a recipe come as results; what Ray itself reports is a dead worker or node, its retries used up.
+        # Faults of a recipe come as results; what Ray itself reports is a dead worker or node.
         error = trial.get_error()
         text = " ".join(str(error).split()) if error else "its worker died"
-        kind = "out_of_memory" if "OutOfMemory" in f"{type(error).__name__} {text}" else "worker"
-        self.study.fail(trial.config["trial"], kind, text[:300])
+        out_of_memory = "OutOfMemory" in f"{type(error).__name__} {text}" or "memory usage threshold" in text
+        reason = "its worker used more memory than the node has" if out_of_memory else text[:200]
+        self.study.lost(trial.config["trial"], reason, out_of_memory)
 
     def __reduce__(self) -> Any:  # as in _Searcher
         return (FIFOScheduler, ())
@@ -95,9 +96,6 @@ class _Ticker(tune.Callback):
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         self.observer(self.study)
-
-    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self.study.ledger.append("recovered", trial=trial.config["trial"])
 
     def __reduce__(self) -> Any:
         return (tune.Callback, ())
@@ -176,9 +174,10 @@ def run(study: Study, folder: Path, observer: Observer = lambda study: None) -> 
         KeyboardInterrupt: Ctrl-C; the ledger is whole and the study can be taken up again.
     """
     for name in ("ray", "ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what went wrong is in the ledger
     resources = study.config.resources
     check_resources(resources)
+    (folder / "ray").mkdir(exist_ok=True)
     trainable = tune.with_resources(RecipeTrial, {"cpu": resources.cpus, "gpu": resources.gpus})
     tuner = tune.Tuner(
         trainable,
@@ -192,8 +191,10 @@ def run(study: Study, folder: Path, observer: Observer = lambda study: None) -> 
             name=datetime.now().strftime("session-%Y%m%d-%H%M%S"),
             storage_path=str(folder / "ray"),
             callbacks=[_Ticker(study, observer)],
-            failure_config=tune.FailureConfig(max_failures=resources.retries),
+            failure_config=tune.FailureConfig(max_failures=0),  # the study tries again itself, within its own budget
             verbose=0,
         ),
     )
-    tuner.fit()
+    # Ray prints a paragraph for each dead worker; what became of the trial is in the ledger and the live line.
+    with (folder / "ray" / "messages.log").open("a", encoding="utf-8") as log, redirect_stdout(log):
+        tuner.fit()

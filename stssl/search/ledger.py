@@ -6,6 +6,7 @@ holds every event that anyone acted on; a torn last line is an event that nobody
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -65,22 +66,25 @@ class Ledger:
     """
 
     def __init__(self, run: Path) -> None:
-        run.mkdir(parents=True, exist_ok=True)
         self.path = run / NAME
         self._lock = FileLock(run / "driver.lock")
         try:
+            run.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
         except Timeout:
             raise RunError(
                 f"{run}: another driver is at work in this folder; wait for it, stop it, "
                 f"or watch it with: python launch.py status {run}"
             ) from None
-        self.events: list[Event] = []
-        size = 0
-        if self.path.exists():
-            self.events, size = _parse(self.path)
-        self._file = self.path.open("ab")
-        self._file.truncate(size)  # else the next event would be glued to a torn line
+        except OSError as error:
+            raise RunError(f"{run}: cannot be written: {error}") from None
+        try:
+            self.events, self._size = _parse(self.path) if self.path.exists() else ([], 0)
+            self._file = self.path.open("ab", buffering=0)  # a full disk shows in `append`, and `close` cannot fail
+            self._file.truncate(self._size)  # else the next event would be glued to a torn line
+        except BaseException:
+            self._lock.release()
+            raise
 
     def append(self, event: str, **fields: Any) -> Event:
         """Record an event; when this returns, the event is on the disk.
@@ -89,12 +93,16 @@ class Ledger:
             RunError: The disk refuses.
         """
         entry = {"event": event, "time": round(time.time(), 3), **fields}
+        line = json.dumps(entry, allow_nan=False).encode() + b"\n"
         try:
-            self._file.write(json.dumps(entry, allow_nan=False).encode() + b"\n")
-            self._file.flush()
+            if self._file.write(line) != len(line):
+                raise OSError("the disk is full")
             os.fsync(self._file.fileno())
         except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._size)  # take back what is there of the line
             raise RunError(f"{self.path}: cannot be written: {error}; make room, then resume the search") from error
+        self._size += len(line)
         self.events.append(entry)
         return entry
 

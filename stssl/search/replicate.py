@@ -23,9 +23,9 @@ def candidates(state: SearchState, top: int) -> list[TrialState]:
     )
     chosen: list[TrialState] = []
     for trial in ranked:
-        if all(trial.recipe != other.recipe for other in chosen):
+        if len(chosen) < top and all(trial.recipe != other.recipe for other in chosen):
             chosen.append(trial)
-    return chosen[:top]
+    return chosen
 
 
 @dataclass(frozen=True)

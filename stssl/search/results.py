@@ -64,7 +64,8 @@ def write_table(state: SearchState, path: Path) -> None:
     }
     for key in keys:
         values = [t.params.get(key) for t in trials]
-        mixed = len({type(v) for v in values if v is not None}) > 1
-        columns[key] = [None if v is None else str(v) for v in values] if mixed else values
+        kinds = {type(v) for v in values if v is not None}
+        as_one = float if kinds == {int, float} else str if len(kinds) > 1 else lambda v: v  # a column has one type
+        columns[key] = [None if v is None else as_one(v) for v in values]
     with atomic_path(path) as temporary:
         pq.write_table(pa.table(columns), temporary)

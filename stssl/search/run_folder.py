@@ -23,7 +23,7 @@ from stssl.data import shards
 from stssl.data.dataset import Dataset
 from stssl.data.schema import Card
 from stssl.data.store import ImageStore
-from stssl.errors import ConfigError, DataError, RunError, did_you_mean
+from stssl.errors import ConfigError, DataError, RunError, StsslError, did_you_mean
 from stssl.files import write_text
 from stssl.plugins import build
 from stssl.search import asha
@@ -31,6 +31,7 @@ from stssl.search.config import SearchConfig
 from stssl.search.space import Space
 from stssl.training.evaluate import METRICS
 from stssl.training.recipe import Recipe
+from stssl.training.trainer import Trainer
 
 CONFIG, MANIFEST = "search.yaml", "manifest.json"
 VERIFY_BYTES = 2 << 30  # up to this size a resumed search reads its shards again to see that they are the same
@@ -68,10 +69,15 @@ def check(config: SearchConfig, source: str) -> tuple[Space, Dataset]:
         if recipe.data.bands != base.data.bands:
             Dataset(recipe.data, dataset.store)
 
-    fits_data(base)
+    Trainer(base, dataset)  # builds the networks: weights that cannot be had show here, not in every trial
     space.base_point()
-    for number, point in enumerate(config.points):
-        space.point(point, f"points[{number}]")
+    for number, values in enumerate(config.points):
+        point = space.point(values, f"points[{number}]")
+        try:
+            fits_data(space.recipe(point))
+        except StsslError as error:
+            fault = str(error).removeprefix(f"{source}: ")
+            raise ConfigError(f"{source}: points[{number}]: does not work: {fault}") from None
     space.check(fits_data)
     return space, dataset
 
@@ -82,6 +88,8 @@ def create(folder: Path, config: SearchConfig, card: Card) -> None:
     Raises:
         RunError: The folder exists.
     """
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder}: is a file; choose another --out")
     if folder.exists() and any(folder.iterdir()):
         hint = (
             f"resume it with: python launch.py resume {folder}"
@@ -125,8 +133,9 @@ def load(folder: Path) -> tuple[SearchConfig, dict[str, Any]]:
         )
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{folder / MANIFEST}: cannot be read: {error}; start the search anew") from None
+        manifest["data"]["fingerprint"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise RunError(f"{folder / MANIFEST}: cannot be read: {error!r}; start the search anew") from None
     return SearchConfig.read(folder / CONFIG), manifest
 
 
@@ -136,7 +145,7 @@ def check_unchanged(config: SearchConfig, manifest: dict[str, Any]) -> None:
     Raises:
         DataError: The shards differ; names them.
     """
-    folder = Path(config.recipe["data"]["shards"])
+    folder = Path(cfg.validate(Recipe, config.recipe, f"{CONFIG}: recipe").data.shards)
     card = shards.read_card(folder)
     began, now = manifest["data"]["fingerprint"], card.fingerprint
     if began != now:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import warnings
 from typing import Any, Literal
 
@@ -52,10 +53,10 @@ class Sampler:
 
         Args:
             seen: All earlier points.
-            attempts: How many draws may repeat an earlier point before the space counts as used up.
+            attempts: How many draws may repeat an earlier point before one is looked for among those not yet tried.
 
         Returns:
-            Dotted key to value, or None when no new point turned up.
+            Dotted key to value, or None when the space is used up.
         """
         for attempt in range(attempts):
             # Optuna repeats itself when a study is rebuilt with the same seed, so the seed moves with the trials.
@@ -67,7 +68,7 @@ class Sampler:
             self._study.tell(trial, state=OptunaState.FAIL)
             if values not in seen:
                 return values
-        return None
+        return self.space.unseen(seen, random.Random(seed))
 
     def _make_sampler(self, seed: int) -> optuna.samplers.BaseSampler:
         if self.config.name == "random":

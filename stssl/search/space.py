@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
@@ -37,6 +37,9 @@ class Parameter(cfg.Config):
         given = [n for n in ("choice", "uniform", "loguniform", "int_") if getattr(self, n) is not None]
         if len(given) != 1:
             raise ValueError("give exactly one of choice, uniform, loguniform, int")
+        for key, allowed in self.when.items():
+            if allowed == []:
+                raise ValueError(f"when.{key} has no values")
         if self.choice is not None:
             if not self.choice:
                 raise ValueError("choice has no values")
@@ -75,6 +78,27 @@ class Parameter(cfg.Config):
         if self.int_ is not None:
             return trial.suggest_int(key, low, high)
         return trial.suggest_float(key, low, high, log=self.loguniform is not None)
+
+    def draw(self, source: random.Random) -> Any:
+        """A random value."""
+        if self.choice is not None:
+            return source.choice(self.choice)
+        low, high = self.ends
+        if self.int_ is not None:
+            return source.randint(low, high)
+        if self.loguniform is not None:
+            return min(high, max(low, low * (high / low) ** source.random()))
+        return source.uniform(low, high)
+
+    def walk(self, source: random.Random) -> Iterator[Any]:
+        """All values from a random one on, of a choice or integers; one random value of any other range."""
+        if self.choice is None and self.int_ is None:
+            yield self.draw(source)
+            return
+        values = self.choice if self.choice is not None else range(self.ends[0], self.ends[1] + 1)
+        start = source.randrange(len(values))
+        for i in range(len(values)):
+            yield values[(start + i) % len(values)]
 
     def describe(self) -> str:
         """For messages: `choice of a, b` or `loguniform from 1e-05 to 0.001`."""
@@ -146,6 +170,21 @@ class Space:
                 values[key] = value_of(key, parameter)
         return values
 
+    def unseen(self, seen: list[dict[str, Any]], source: random.Random) -> dict[str, Any] | None:
+        """A point that is not among those seen; None when all are."""
+        keys = list(self.parameters)
+
+        def walk(position: int, values: dict[str, Any]) -> Iterator[dict[str, Any]]:
+            if position == len(keys):
+                yield values
+            elif not self.active(keys[position], values):
+                yield from walk(position + 1, values)
+            else:
+                for value in self.parameters[keys[position]].walk(source):
+                    yield from walk(position + 1, {**values, keys[position]: value})
+
+        return next((point for point in walk(0, {}) if point not in seen), None)
+
     def recipe(self, values: dict[str, Any]) -> Recipe:
         """The recipe of one draw.
 
@@ -159,7 +198,7 @@ class Space:
         """The base recipe as a point of the space, where its values lie in the ranges.
 
         Raises:
-            ConfigError: The base recipe lies outside the space.
+            ConfigError: The base recipe lies outside the space, or lacks a searched key.
         """
         flat = cfg.flatten(Recipe.model_validate(self.base).dump())
         return self.point({key: flat[key] for key in self.parameters if key in flat}, "recipe")
@@ -182,6 +221,10 @@ class Space:
         flat = cfg.flatten(Recipe.model_validate(self.base).dump())
 
         def value_of(key: str, parameter: Parameter) -> Any:
+            if key not in values and key not in flat:
+                raise ConfigError(
+                    f"{self.source}: {where}: no value for {key} here or in the base recipe; {did_you_mean(key, flat)}"
+                )
             value = values.get(key, flat.get(key))
             if not parameter.contains(value):
                 raise ConfigError(
@@ -213,31 +256,24 @@ class Space:
                     raise ConfigError(f"{self.source}: space.{key}: {value!r} does not work: {fault}") from None
         random_state = random.Random(0)
         for _ in range(draws):
-            extra(self.recipe(self._fill(lambda key, parameter: _random_value(parameter, random_state))))
+            extra(self.recipe(self._fill(lambda key, parameter: parameter.draw(random_state))))
 
     def _draw_with(self, key: str, value: Any, flat: dict[str, Any]) -> dict[str, Any]:
         """A draw in which `key` exists and has `value`, otherwise as near to the base recipe as the space allows."""
-        wanted = {key: value}
+        wanted = {key: [value]}
         queue = [key]
         while queue:
             for parent, allowed in self.parameters[queue.pop()].when.items():
                 options = allowed if isinstance(allowed, list) else [allowed]
-                wanted.setdefault(parent, flat[parent] if flat.get(parent) in options else options[0])
+                wanted[parent] = [v for v in options if v in wanted.get(parent, options)]
+                if not wanted[parent]:
+                    raise ConfigError(f"{self.source}: space.{key}.when: no value of {parent} meets all conditions")
                 queue.append(parent)
 
         def value_of(name: str, parameter: Parameter) -> Any:
             base = flat.get(name)
-            return wanted.get(name, base if parameter.contains(base) else parameter.extremes()[0])
+            if name in wanted:
+                return base if base in wanted[name] else wanted[name][0]
+            return base if parameter.contains(base) else parameter.extremes()[0]
 
         return self._fill(value_of)
-
-
-def _random_value(parameter: Parameter, source: random.Random) -> Any:
-    if parameter.choice is not None:
-        return source.choice(parameter.choice)
-    low, high = parameter.ends
-    if parameter.int_ is not None:
-        return source.randint(low, high)
-    if parameter.loguniform is not None:
-        return min(high, max(low, low * (high / low) ** source.random()))
-    return source.uniform(low, high)

@@ -22,6 +22,7 @@ class TrialState:
         scores: Step to score; more is better whatever the metric.
         results: The raw result events, oldest first.
         reason: Why it was stopped or failed.
+        lost: How often its worker or node died.
     """
 
     id: str
@@ -34,6 +35,7 @@ class TrialState:
     scores: dict[int, float] = field(default_factory=dict)
     results: list[Event] = field(default_factory=list)
     reason: str = ""
+    lost: int = 0
     ended: float | None = None
 
     @property
@@ -69,6 +71,7 @@ class SearchState:
     winner: str | None = None
     tested: Event | None = None
     finished: bool = False
+    exhausted: bool = False
 
     @classmethod
     def replay(cls, events: Iterable[Event]) -> SearchState:
@@ -81,6 +84,8 @@ class SearchState:
     def apply(self, event: Event) -> None:
         """Take in one event; kinds that say nothing about trials are passed over."""
         kind = event["event"]
+        if kind in ("result", "failed") and event["trial"] not in self.trials:
+            return  # the user deleted the damaged line that created it
         if kind == "created":
             self.trials[event["trial"]] = TrialState(
                 event["trial"], event["kind"], event["params"], event["recipe"], event["time"], event.get("of")
@@ -92,6 +97,8 @@ class SearchState:
             if event["decision"] != "continue":
                 trial.status = "stopped" if event["decision"] == "stop" else "completed"
                 trial.reason, trial.ended = event.get("reason", ""), event["time"]
+        elif kind == "lost":
+            self.trials[event["trial"]].lost += 1
         elif kind == "failed":
             trial = self.trials[event["trial"]]
             trial.status, trial.reason, trial.ended = "failed", event["reason"], event["time"]
@@ -99,6 +106,8 @@ class SearchState:
             self.winner = event["trial"]
         elif kind == "tested":
             self.tested = event
+        elif kind == "exhausted":
+            self.exhausted = True
         elif kind == "finished":
             self.finished = True
 

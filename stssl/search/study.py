@@ -59,7 +59,6 @@ class Study:
         self.more_is_better = more_is_better(config.metric)
         self._points = [space.base_point(), *(space.point(p, f"points[{i}]") for i, p in enumerate(config.points))]
         self._unfinished = [t for t in self.state.trials.values() if t.status == "running"]
-        self._exhausted = False
 
     def record(self, event: str, **fields: Any) -> Event:
         """Write an event to the ledger and take it into the state."""
@@ -69,23 +68,28 @@ class Study:
 
     def work_left(self) -> bool:
         """Whether anything is left to run."""
-        if self._unfinished or len(self.state.of_kind("search")) < self.config.trials:
+        if self._new_trials() or any(t.status == "running" for t in self._unfinished):
             return True
         wanted = len(self._chosen()) * self.config.replicates.seeds
         return len(self.state.of_kind("replicate")) < wanted
 
     def next(self) -> Job | Next:
         """What to run now: first what an interruption left unfinished, then new trials, then replicates."""
-        if self._unfinished:
+        while self._unfinished:
             trial = self._unfinished.pop(0)
-            return Job(trial.id, trial.recipe, trial.step)
-        if len(self.state.of_kind("search")) < self.config.trials and not self._exhausted:
+            if trial.status == "running":  # else a worker that outlived its driver has finished it
+                return Job(trial.id, trial.recipe, trial.step)
+        if self._new_trials():
             job = self._new_trial()
             if job is not None:
                 return job
         if self.state.of_kind("search", "running"):
             return Next.WAIT
         return self._new_replicate()
+
+    def _new_trials(self) -> int:
+        """How many search trials are still to be created."""
+        return 0 if self.state.exhausted else max(0, self.config.trials - len(self.state.of_kind("search")))
 
     def _new_trial(self) -> Job | None:
         trials = self.state.of_kind("search")
@@ -94,7 +98,7 @@ class Study:
         while True:
             params = points[0] if points else self.sampler.draw(seen)
             if params is None:
-                self._exhausted = True
+                self.record("exhausted")
                 return None
             try:
                 recipe = self.space.recipe(params)
@@ -102,7 +106,7 @@ class Study:
                 seen.append(params)
                 points = points[1:]
                 continue
-            name = f"t{len(trials) + 1:04d}"
+            name = f"t{max((int(t.id[1:]) for t in trials), default=0) + 1:04d}"
             self.record("created", trial=name, kind="search", params=params, recipe=recipe.dump())
             self.sampler.add(name, params)
             return Job(name, recipe.dump(), 0)
@@ -176,6 +180,25 @@ class Study:
                 self.sampler.end(trial)
         return "failed"
 
+    def lost(self, name: str, reason: str, out_of_memory: bool) -> None:
+        """A trial's worker or node died: the trial is run again from its checkpoint, `resources.retries` times.
+
+        Args:
+            name: The trial.
+            reason: One line for people.
+            out_of_memory: The worker was killed for its memory; the same recipe would be killed again.
+        """
+        trial = self.state.trials[name]
+        if trial.status != "running":
+            return
+        if out_of_memory:
+            self.fail(name, "out_of_memory", reason)
+        elif trial.lost >= self.config.resources.retries:
+            self.fail(name, "worker", f"{reason} (tried {trial.lost + 1} times)")
+        else:
+            self.record("lost", trial=name, reason=reason)
+            self._unfinished.append(trial)
+
     def remaining_steps(self) -> float:
         """Training steps still to come, estimated: trials to come cost what ended trials did on average."""
         full = self.ladder[-1]
@@ -187,6 +210,8 @@ class Study:
             for t in self.state.trials.values()
             if t.status == "running"
         )
-        replicates = self.config.replicates.top * self.config.replicates.seeds - len(self.state.of_kind("replicate"))
-        new = max(0, self.config.trials - len(self.state.of_kind("search")))
+        new = self._new_trials()
+        searching = new or self.state.of_kind("search", "running")
+        recipes = self.config.replicates.top if searching else len(self._chosen())
+        replicates = recipes * self.config.replicates.seeds - len(self.state.of_kind("replicate"))
         return running + new * mean + max(0, replicates) * full

@@ -32,8 +32,8 @@ class TrainingConfig(cfg.Config):
 
     steps: int = Field(64_000, ge=1)
     eval_interval: int = Field(2_000, ge=1)
-    batch_labeled: int = Field(64, ge=1)
-    batch_unlabeled: int = Field(448, ge=1)
+    batch_labeled: int = Field(64, ge=1, le=65_536)
+    batch_unlabeled: int = Field(448, ge=1, le=65_536)
     ema_decay: float = Field(0.999, ge=0, lt=1)
     precision: Literal["float32", "bfloat16"] = "float32"
 
@@ -103,6 +103,6 @@ class Recipe(cfg.Config):
             number: 1 for the first replicate.
         """
         data = self.dump()
-        data["seed"] += 1000 * number
+        data["seed"] = (data["seed"] + 1000 * number) % 2**31
         data["data"]["labeled"]["seed"] += 1000 * number
         return Recipe.model_validate(data)

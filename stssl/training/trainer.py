@@ -202,7 +202,7 @@ class Trainer:
         """Go on from a state.
 
         Raises:
-            CheckpointError: The state belongs to another recipe or other data.
+            CheckpointError: The state belongs to another recipe, other data or another version of stssl.
         """
         if state["digest"] != self.recipe.digest():
             theirs, ours = flatten(json.loads(state["recipe"])), flatten(self.recipe.dump())
@@ -218,9 +218,14 @@ class Trainer:
                 f"{self.recipe.data.shards} have {self.dataset.store.card.fingerprint[:12]}); "
                 "use those shards or another output folder"
             )
-        self.networks.load_state_dict(state["networks"])
-        self.ema.module.load_state_dict(state["ema"])
-        self.algorithm.load_state_dict(state["algorithm"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"]
-        self.history = list(state["history"])
+        try:
+            self.networks.load_state_dict(state["networks"])
+            self.ema.module.load_state_dict(state["ema"])
+            self.algorithm.load_state_dict(state["algorithm"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step, self.history = state["step"], list(state["history"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(
+                f"{source}: its parts are not those of this version of stssl ({reason}); use another output folder"
+            ) from error

@@ -1,0 +1,269 @@
+"""The main job, end to end, and what may happen to it on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from stssl.cli.app import main
+from tests.cli.conftest import ROOT, events, launch, recipe_of, search_of, wait_for
+
+
+def trials_of(run: Path) -> dict[str, list[dict[str, Any]]]:
+    """All that is to be equal in two runs of the same search: recipes, results, decisions."""
+    table: dict[str, list[dict[str, Any]]] = {}
+    for event in events(run):
+        if event["event"] in ("created", "result", "failed"):
+            table.setdefault(event["trial"], []).append(
+                {k: v for k, v in event.items() if k not in ("time", "seconds")}
+            )
+    return table
+
+
+def test_search_runs_to_its_end(finished: tuple[Path, str]) -> None:
+    run, text = finished
+    log = events(run)
+    created = [e for e in log if e["event"] == "created"]
+    search = [e for e in created if e["kind"] == "search"]
+    assert len(search) == 6
+    assert search[0]["params"] == {"framework": "teacher_student", "optimizer.lr": 1e-3, "distillation.weight": 1.0}
+    decisions = {(e["trial"], e["step"]): e["decision"] for e in log if e["event"] == "result"}
+    assert {step for (_, step), d in decisions.items() if d == "stop"} <= {1, 3}
+    assert "stop" in decisions.values() and "complete" in decisions.values()
+    replicates = [e for e in created if e["kind"] == "replicate"]
+    assert len(replicates) == 4 and len({e["of"] for e in replicates}) == 2
+    seeds = {(e["recipe"]["seed"], e["recipe"]["data"]["labeled"]["seed"]) for e in replicates}
+    assert seeds == {(1000, 1000), (2000, 2000)}
+    assert all(e["recipe"]["framework"] != "metadata_input" for e in replicates)
+    assert [e["event"] for e in log[-3:]] == ["winner", "tested", "finished"]
+    assert "overlap" in text or "1." in text
+    assert f"launch.py status {run}" in text
+    assert "Traceback" not in text and "Warning" not in text
+
+
+def test_only_weights_of_full_trials_are_kept(finished: tuple[Path, str]) -> None:
+    run, _ = finished
+    full = {e["trial"] for e in events(run) if e.get("decision") == "complete"}
+    assert {p.name for p in (run / "trials").iterdir()} == full
+
+
+def test_exported_student_loads_in_plain_timm(finished: tuple[Path, str]) -> None:
+    run, _ = finished
+    code = f"""
+import json, sys, timm
+from safetensors.torch import load_file
+model = json.load(open({str(run / "best" / "model.json")!r}))
+student = timm.create_model(**model["timm"])
+student.load_state_dict(load_file({str(run / "best" / "student.safetensors")!r}), strict=True)
+assert not any(name.startswith("stssl") for name in sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=run)
+
+
+def test_test_split_is_read_once(finished: tuple[Path, str], capsys: pytest.CaptureFixture[str]) -> None:
+    run, _ = finished
+    tested = [e for e in events(run) if e["event"] == "tested"]
+    assert len(tested) == 1
+    before = (run / "ledger.jsonl").read_bytes()
+    assert main(["resume", str(run)]) == 0
+    assert "finished already" in capsys.readouterr().out
+    assert (run / "ledger.jsonl").read_bytes() == before
+    # and it is the score of the exported student
+    assert main(["evaluate", str(run / "best"), "--split", "test", "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert scores["accuracy"] == tested[0]["scores"]["accuracy"]
+
+
+def test_status_report_export(finished: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, _ = finished
+    assert main(["status", str(run), "--json"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert status["finished"] and status["trials"]["planned"] == 6 and status["replicates"]["completed"] == 4
+    assert main(["status", str(run)]) == 0
+    shown = capsys.readouterr().out
+    assert all(trial in shown for trial in trials_of(run))
+
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("ray"))
+    for name in ("report.html", "report.png", "trials.parquet"):
+        (copy / name).unlink()
+    assert main(["report", str(copy)]) == 0
+    page = (copy / "report.html").read_text()
+    assert all(trial in page for trial in trials_of(run)) and "cdn." not in page.split("</script>")[-1]
+    assert (copy / "report.png").read_bytes().startswith(b"\x89PNG")
+    assert pq.read_table(copy / "trials.parquet").num_rows == 10
+
+    full = next(e["trial"] for e in events(run) if e.get("decision") == "complete" and "-r" in e["trial"])
+    assert main(["export", str(run), "--trial", full, "--out", str(tmp_path / "one")]) == 0
+    assert main(["evaluate", str(tmp_path / "one")]) == 0
+    stopped = next(e["trial"] for e in events(run) if e.get("decision") == "stop")
+    capsys.readouterr()
+    assert main(["export", str(run), "--trial", stopped, "--out", str(tmp_path / "two")]) == 2
+    assert "only trials that ran in full keep their weights" in capsys.readouterr().err
+    assert main(["export", str(run), "--trial", "t9", "--out", str(tmp_path / "two")]) == 2
+    assert not (tmp_path / "two").exists()
+
+
+def test_kill_9_and_resume_equals_the_undisturbed_search(
+    finished: tuple[Path, str], shards: Path, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    kill_and_compare(finished[0], shards, write, tmp_path, [4, 17])
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_kill_9_at_many_moments(
+    finished: tuple[Path, str], shards: Path, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    count = len(events(finished[0]))
+    kill_and_compare(
+        finished[0], shards, write, tmp_path, [1, 2, 3, 7, 12, 20, 29, count - 12, count - 3, count - 2, count - 1]
+    )
+
+
+def kill_and_compare(
+    undisturbed: Path, shards: Path, write: Callable[..., Path], tmp_path: Path, moments: list[int]
+) -> None:
+    """Kill the driver once the ledger has so many events, resume, and so on; in the end nothing differs."""
+    run = tmp_path / "run"
+    command: list[Any] = ["search", write(search_of(shards)), "--out", run, "--cpus", "1"]
+    for moment in moments:
+        process = launch(*command, wait=False)
+        wait_for(run, lambda log, moment=moment: len(log) >= moment, process)  # type: ignore[misc]
+        process.kill()
+        process.communicate()
+        with (run / "ledger.jsonl").open("ab") as file:
+            file.write(b'{"event": "result", "tri')  # as if the kill had torn a line
+        command = ["resume", run, "--cpus", "1"]
+    done = launch(*command)
+    assert done.returncode == 0, done.stderr
+    assert trials_of(run) == trials_of(undisturbed)
+    log = events(run)
+    assert len([e for e in log if e["event"] == "tested"]) == 1
+    ended = [e["trial"] for e in log if e.get("decision") in ("stop", "complete")]
+    assert len(ended) == len(set(ended))  # no finished trial was run again
+
+
+def test_interrupt_resume_and_a_second_driver(shards: Path, write: Callable[..., Path], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = launch("search", write(search_of(shards)), "--out", run, wait=False)
+    wait_for(run, lambda log: any(e["event"] == "result" for e in log), process)
+    second = launch("resume", run)
+    assert second.returncode == 2 and "another driver" in second.stderr and "Traceback" not in second.stderr
+    process.send_signal(signal.SIGINT)
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 130 and f"launch.py resume {run}" in text and "Traceback" not in text
+    done = launch("resume", run)
+    assert done.returncode == 0, done.stderr
+    assert len([e for e in events(run) if e["event"] == "created"]) == 10
+
+
+def test_failures_are_recorded_and_the_search_goes_on(shards: Path, write: Callable[..., Path], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    config = search_of(shards, trials=5, scheduler={"name": "none"})
+    config["space"] = {
+        "optimizer.lr": {"loguniform": [1e-4, 1e6]},
+        "model.image_size": {"choice": [16, 1024]},
+        "training.batch_unlabeled": {"choice": [4, 16384]},
+    }
+    config["points"] = [
+        {"optimizer.lr": 1e6},  # diverges
+        {"model.image_size": 1024, "training.batch_unlabeled": 16384},  # 206 GB for one tensor
+        {"optimizer.lr": 2e-3},
+        {"optimizer.lr": 3e-3},
+    ]
+    process = launch("search", write(config), "--out", run, "--cpus", "1", wait=False)
+    wait_for(run, lambda log: any(e["event"] == "created" for e in log), process)
+    (run / "trials").mkdir(exist_ok=True)
+    (run / "trials" / "t0005").write_text("a file where the trial wants its folder")
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    failed = {e["trial"]: e for e in events(run) if e["event"] == "failed"}
+    assert failed["t0002"]["kind"] == "diverged" and "step" in failed["t0002"]["reason"]
+    assert failed["t0003"]["kind"] == "out_of_memory"
+    assert (run / "trials" / "t0003" / "error.txt").read_text().startswith("Traceback")
+    assert failed["t0005"]["kind"] == "raised"
+    assert set(failed) == {"t0002", "t0003", "t0005"}
+    assert all(f"Failed: {trial}" in out for trial in failed)
+
+
+def test_dead_workers_are_replaced(shards: Path, write: Callable[..., Path], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    config = search_of(shards, trials=2, replicates={"top": 1, "seeds": 2})
+    config["recipe"]["training"] |= {"steps": 90, "eval_interval": 1}
+    config["scheduler"] = {"name": "none"}
+    process = launch("search", write(config), "--out", run, "--cpus", "1", wait=False)
+    wait_for(run, lambda log: sum(e["event"] == "result" for e in log) >= 5, process)
+    before = len([e for e in events(run) if e["event"] == "result"])
+    os.kill(worker_of(process.pid), signal.SIGKILL)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    log = events(run)
+    assert [e["trial"] for e in log if e["event"] == "lost"] == ["t0001"]
+    steps = [e["step"] for e in log if e["event"] == "result" and e["trial"] == "t0001"]
+    assert steps == list(range(1, 91)) and before < 90  # went on where it was, nothing twice
+    assert "0 failed" in out and "raylet" not in out + err
+
+
+def worker_of(driver: int) -> int:
+    """The trial's process among the descendants of a driver."""
+    table = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in table.splitlines()[1:]]
+    parents = {int(pid): int(parent) for pid, parent, _ in rows}
+    for pid, _, name in rows:
+        above = int(pid)
+        while above in parents and above != driver:
+            above = parents[above]
+        if above == driver and name.startswith("ray::ResourceTrainable"):
+            return int(pid)
+    raise AssertionError("no worker found")
+
+
+def test_a_trial_that_fits_on_no_node_is_refused(shards: Path, write: Callable[..., Path], tmp_path: Path) -> None:
+    config = search_of(shards, resources={"cpus": 512})
+    done = launch("search", write(config), "--out", tmp_path / "run")
+    assert done.returncode == 2 and "512 CPUs" in done.stderr and "largest node" in done.stderr
+
+
+def test_shards_changed_since_the_search_began(
+    finished: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _ = finished
+    config = yaml.safe_load((run / "search.yaml").read_text())
+    data, copy = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(config["recipe"]["data"]["shards"], data)
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("ray"))
+    config["recipe"]["data"]["shards"] = str(data)
+    (copy / "search.yaml").write_text(yaml.safe_dump(config))
+    shard = next(data.glob("*.parquet"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    assert main(["resume", str(copy)]) == 2
+    assert shard.name in capsys.readouterr().err
+    patches = tmp_path / "patches"
+    shutil.copytree(ROOT / "data" / "eurosat_ms_103", patches)
+    next(patches.glob("EuroSAT_MS/*/*.tif")).unlink()
+    assert main(["prepare", "eurosat", str(patches), "--out", str(data), "--overwrite"]) == 0
+    capsys.readouterr()
+    assert main(["resume", str(copy)]) == 2
+    assert "have changed since the search began" in capsys.readouterr().err
+
+
+def test_first_point_is_the_recipe_file(shards: Path, write: Callable[..., Path], tmp_path: Path) -> None:
+    write(recipe_of(shards, seed=7), "base.yaml")
+    done = launch("search", write(search_of(shards, recipe="base.yaml")), "--out", tmp_path / "run", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "seed: 7" in done.stdout and "rungs at steps 1, 3, 9" in done.stdout
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,90 @@
+"""The README's examples run as they stand there."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from stssl.algorithms.base import Algorithm
+from stssl.data import shards
+from stssl.data.sources.base import Source
+from stssl.encodings.base import LocationEncoding
+from stssl.search.config import SearchConfig
+
+TEXT = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def example(base: type, folder: Path) -> Any:
+    """The class in the README that derives from `base`, imported from a file in `folder`."""
+    for code in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL):
+        if re.search(rf"^class \w+\({base.__name__}\)", code, re.MULTILINE):
+            name = f"readme_{base.__name__}"
+            (folder / f"{name}.py").write_text(code)
+            spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
+            assert spec is not None and spec.loader is not None
+            module = sys.modules[name] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            return next(
+                v for v in vars(module).values() if isinstance(v, type) and issubclass(v, base) and v.__module__ == name
+            )
+    raise AssertionError(f"no example of a {base.__name__}")
+
+
+def test_own_source(tmp_path: Path) -> None:
+    plugin = example(Source, tmp_path)
+    for number, label in enumerate(["field", "lake", "unlabeled"]):
+        (tmp_path / "raw" / label).mkdir(parents=True)
+        np.save(tmp_path / "raw" / label / f"{number}.npy", np.full((4, 32, 32), number, np.uint16))
+    card, written = shards.prepare(plugin(plugin.Config(root=tmp_path / "raw")), tmp_path / "shards")
+    assert written and card.count == 3 and card.classes == ("field", "lake")
+
+
+def test_own_encoding(tmp_path: Path) -> None:
+    plugin = example(LocationEncoding, tmp_path)
+    out = plugin(plugin.Config())(torch.tensor([[90.0, 180.0], [0.0, -180.0]]))
+    assert out.shape == (2, plugin.features)
+    assert torch.allclose(out[:, 2:], torch.tensor([[0.0, -1.0], [0.0, -1.0]]), atol=1e-6)
+
+
+def test_own_algorithm(tmp_path: Path) -> None:
+    plugin = example(Algorithm, tmp_path)
+    for task in ("single", "multi"):
+        algorithm = plugin(plugin.Config(power=2), task, 3)
+        targets = algorithm.believe(torch.tensor([[9.0, 0.0, -9.0]]), torch.zeros(1, 3), 0)
+        losses = algorithm.losses(torch.zeros(1, 3), targets.labels, torch.zeros(1, 3), targets, "student", 0)
+        assert set(losses) == {"supervised", "unsupervised"} and all(v.isfinite() for v in losses.values())
+
+
+def test_search_space(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "eurosat.yaml").write_text(yaml.safe_dump({"data": {"shards": "x"}}))
+    (tmp_path / "space.yaml").write_text(block)
+    assert SearchConfig.read(tmp_path / "space.yaml").trials == 64
+
+
+def test_commands_are_all_there() -> None:
+    from stssl.cli.app import app
+
+    table = TEXT.split("## Commands")[1].split("|---|---|")[1].split("\n\n")[0]
+    names = {(command.name or command.callback.__name__) for command in app.registered_commands}  # type: ignore[union-attr]
+    assert set(re.findall(r"^\| `(\w+)", table, re.MULTILINE)) == names
+
+
+def test_every_relative_link_exists() -> None:
+    root = Path(__file__).parents[1]
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", TEXT):
+        assert (root / target).exists(), target
+
+
+def test_no_hosts_in_constraints() -> None:
+    lines = (Path(__file__).parents[1] / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert pins and all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+]+", pin) for pin in pins)
