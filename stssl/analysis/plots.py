@@ -41,7 +41,7 @@ def curves(state: SearchState, ladder: list[int], metric: str, more_is_better: b
             hovertemplate=f"{text}<br>step %{{x}}: %{{y:.3f}}<extra></extra>",
             line={"color": COLOURS[framework], "width": 2.5 if trial.status == "completed" else 1},
             opacity=1 if trial.status == "completed" else 0.55,
-            marker={"size": 5, "symbol": ["circle"] * (len(steps) - 1) + ["x" if trial.status == "stopped" else "circle"]},
+            marker={"size": 7, "symbol": ["circle"] * (len(steps) - 1) + ["x" if trial.status == "stopped" else "circle"]},
         )  # fmt: skip
         shown.add(framework)
     for rung in ladder:
@@ -97,13 +97,14 @@ def replicates(table: list[Standing], metric: str, more_is_better: bool) -> go.F
             x=[mean], y=[name], mode="markers", marker={"color": colour, "size": 13, "symbol": "diamond"}, showlegend=False,
             error_x={"type": "data", "array": [standing.high - standing.mean], "color": colour, "thickness": 2},
         )  # fmt: skip
-    figure.update_layout(height=140 + 60 * len(table))
+    figure.update_layout(height=160 + 60 * len(table))
+    figure.update_yaxes(autorange="reversed")  # the best on top
     return _layout(figure, f"Validation {metric} at full length (diamond: mean and 95 % interval)", None)
 
 
 def _layout(figure: go.Figure, x: str | None, y: str | None) -> go.Figure:
     figure.update_layout(
-        template="simple_white", margin={"l": 60, "r": 20, "t": 40, "b": 55}, legend={"orientation": "h", "y": 1.12},
+        template="simple_white", margin={"l": 60, "r": 20, "t": 60, "b": 55}, legend={"orientation": "h", "y": 1.12},
         font={"family": "system-ui, sans-serif", "size": 13},
     )  # fmt: skip
     if x:

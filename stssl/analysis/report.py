@@ -25,6 +25,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1080px; mar
 h1 { margin-bottom: 0 } h2 { margin-top: 2em; border-bottom: 1px solid #ddd }
 table { border-collapse: collapse; font-size: 13px; display: block; overflow-x: auto }
 th, td { text-align: left; padding: 3px 12px 3px 0; border-bottom: 1px solid #eee; white-space: nowrap }
+td:last-child { white-space: normal; min-width: 22em }
 .note { background: #fff6dd; padding: .6em 1em; border-radius: 6px }
 .dim { color: #777 } code, pre { background: #f5f5f5; padding: 1px 4px; border-radius: 3px }
 """
@@ -49,7 +50,7 @@ def write(folder: Path, config: SearchConfig, manifest: dict[str, Any], state: S
     table = standings(state)
     figures: list[tuple[str, go.Figure | None]] = [
         ("Learning curves", plots.curves(state, ladder, config.metric, better)),
-        ("What mattered", plots.by_parameter(state, space, config.metric, better)),
+        ("Score by setting", plots.by_parameter(state, space, config.metric, better)),
     ]
     body = [
         f"<h1>{html.escape(config.name)}</h1>",

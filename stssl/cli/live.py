@@ -6,6 +6,7 @@ import sys
 import time
 from types import TracebackType
 
+from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
@@ -27,7 +28,9 @@ class LiveLine:
         self.start = time.monotonic()
         self._next_plain = 0.0
         self._said = ""
-        self._live = Live(console=errors, refresh_per_second=4, transient=True) if sys.stderr.isatty() else None
+        self._live = (
+            Live(console=Console(stderr=True), refresh_per_second=4, transient=True) if sys.stderr.isatty() else None
+        )
 
     def __enter__(self) -> LiveLine:
         if self._live:
@@ -58,19 +61,19 @@ class LiveLine:
         running = min(search["running"], self.concurrent)  # one more waits in Ray's queue
         ended = search["stopped"] + search["completed"] + search["failed"]
         parts = [
-            f"trials {ended}/{config.trials}: {running} running, {search['stopped']} stopped, "
+            f"{ended}/{config.trials} trials: {running} running, {search['stopped']} stopped, "
             f"{search['completed']} done" + (f", {search['failed']} failed" if search["failed"] else "")
         ]
         replicates = state.of_kind("replicate")
         if replicates:
             done = sum(t.status == "completed" for t in replicates)
-            parts.append(f"replicates {done}/{config.replicates.top * config.replicates.seeds} done")
+            parts.append(f"{done}/{config.replicates.top * config.replicates.seeds} replicates")
         best = state.best()
         if best:
             value = best.score if study.more_is_better else -best.score
             parts.append(f"best {config.metric} {value:.3f} ({best.id}, step {best.step})")
         parts.append(f"{duration(time.monotonic() - self.start)} gone{self._left(study)}")
-        return "search: " + " | ".join(parts)
+        return " | ".join(parts)
 
     def _left(self, study: Study) -> str:
         """From the time on record for the steps on record."""

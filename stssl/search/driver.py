@@ -12,11 +12,12 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.tune import TuneError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from stssl.errors import ConfigError, RunError
+from stssl.errors import ConfigError, RunError, StsslError
 from stssl.search.config import ResourceConfig
 from stssl.search.study import Next, Study
 from stssl.search.trial import RecipeTrial, delete_weights
@@ -197,4 +198,15 @@ def run(study: Study, folder: Path, observer: Observer = lambda study: None) -> 
     )
     # Ray prints a paragraph for each dead worker; what became of the trial is in the ledger and the live line.
     with (folder / "ray" / "messages.log").open("a", encoding="utf-8") as log, redirect_stdout(log):
-        tuner.fit()
+        try:
+            tuner.fit()
+        except TuneError as error:
+            raise _ours(error) from None
+
+
+def _ours(error: BaseException) -> BaseException:
+    """The fault of ours (the disk is full, say) that Ray wrapped up on its way through Ray's loop; else Ray's own."""
+    inner: BaseException | None = error
+    while inner is not None and not isinstance(inner, StsslError):
+        inner = inner.__cause__ or inner.__context__
+    return inner or error

@@ -23,7 +23,7 @@ from stssl.data import shards
 from stssl.data.dataset import Dataset
 from stssl.data.schema import Card
 from stssl.data.store import ImageStore
-from stssl.errors import ConfigError, DataError, RunError, StsslError, did_you_mean
+from stssl.errors import CheckpointError, ConfigError, DataError, RunError, StsslError, did_you_mean
 from stssl.files import write_text
 from stssl.plugins import build
 from stssl.search import asha
@@ -56,7 +56,11 @@ def check(config: SearchConfig, source: str) -> tuple[Space, Dataset]:
         asha.rungs(config.scheduler, base.training.steps, base.training.eval_interval)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
-    dataset = Dataset(base.data, ImageStore.open(Path(base.data.shards)))
+    try:
+        dataset = Dataset(base.data, ImageStore.open(Path(base.data.shards)))
+        Trainer(base, dataset)  # builds the networks: weights that cannot be had show here, not in every trial
+    except (CheckpointError, ConfigError) as error:
+        raise type(error)(f"{source}: recipe: {error}") from None
     known = METRICS[dataset.task]
     if config.metric not in known:
         raise ConfigError(
@@ -69,7 +73,6 @@ def check(config: SearchConfig, source: str) -> tuple[Space, Dataset]:
         if recipe.data.bands != base.data.bands:
             Dataset(recipe.data, dataset.store)
 
-    Trainer(base, dataset)  # builds the networks: weights that cannot be had show here, not in every trial
     space.base_point()
     for number, values in enumerate(config.points):
         point = space.point(values, f"points[{number}]")

@@ -84,7 +84,7 @@ class SearchState:
     def apply(self, event: Event) -> None:
         """Take in one event; kinds that say nothing about trials are passed over."""
         kind = event["event"]
-        if kind in ("result", "failed") and event["trial"] not in self.trials:
+        if kind in ("result", "failed", "lost") and event["trial"] not in self.trials:
             return  # the user deleted the damaged line that created it
         if kind == "created":
             self.trials[event["trial"]] = TrialState(

@@ -1,0 +1,284 @@
+"""A search without Ray: small configurations, events made by hand, and a backend in virtual time that likes to crash."""
+
+import heapq
+import math
+import os
+import random
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stssl import config as cfg
+from stssl.search.config import SearchConfig
+from stssl.search.ledger import NAME, Event, Ledger
+from stssl.search.space import Space
+from stssl.search.state import SearchState
+from stssl.search.study import Job, Next, Study
+from stssl.training.recipe import Recipe
+
+RECIPE: dict[str, Any] = {
+    "data": {"shards": "nowhere"},
+    "model": {"name": "tiny", "image_size": 16},
+    "algorithm": {"name": "fixmatch", "threshold": 0.9},
+    "distillation": {"weight": 0.5},
+    "training": {"steps": 90, "eval_interval": 10},
+}
+SPACE: dict[str, Any] = {
+    "framework": {"choice": ["plain", "metadata_input", "teacher_student"]},
+    "optimizer.lr": {"loguniform": [1e-5, 1e-1]},
+    "algorithm.name": {"choice": ["fixmatch", "supervised"]},
+    "algorithm.threshold": {"uniform": [0.5, 0.99], "when": {"algorithm.name": "fixmatch"}},
+    "distillation.weight": {"loguniform": [0.01, 10], "when": {"framework": "teacher_student"}},
+}
+SEARCH: dict[str, Any] = {
+    "name": "test",
+    "trials": 12,
+    "recipe": RECIPE,
+    "space": SPACE,
+    "scheduler": {"grace_steps": 10, "reduction_factor": 3},
+    "sampler": {"name": "random"},
+}
+
+
+def make_config(**overrides: Any) -> SearchConfig:
+    """The test search with dotted keys changed, `__` for the dot; `space` and `points` are replaced as a whole."""
+    data = cfg.with_overrides(SEARCH, {key.replace("__", "."): value for key, value in overrides.items()})
+    config = cfg.validate(SearchConfig, data, "s.yaml")
+    return config.model_copy(update={"recipe": cfg.validate(Recipe, config.recipe, "s.yaml: recipe").dump()})
+
+
+def make_space(config: SearchConfig) -> Space:
+    return Space(config.space, config.recipe, "s.yaml")
+
+
+class Script:
+    """Events by hand: `Script().trial("t0001").result("t0001", 10, 0.5).state`."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.recipe = make_config().recipe
+
+    def add(self, event: str, **fields: Any) -> "Script":
+        self.events.append({"event": event, "time": float(len(self.events)), **fields})
+        return self
+
+    def trial(self, name: str, framework: str = "plain", of: str | None = None, **params: Any) -> "Script":
+        params = {key.replace("__", "."): value for key, value in params.items()}
+        recipe = cfg.with_overrides(self.recipe, params) if params else self.recipe
+        recipe = {**recipe, "framework": framework}
+        more = {"of": of} if of else {}
+        return self.add(
+            "created", trial=name, kind="replicate" if of else "search", params=params, recipe=recipe, **more
+        )
+
+    def result(self, name: str, step: int, score: float, decision: str = "continue") -> "Script":
+        more = {"reason": "too weak"} if decision == "stop" else {}
+        return self.add(
+            "result",
+            trial=name,
+            step=step,
+            score=score,
+            decision=decision,
+            seconds=1.5,
+            validation={},
+            train={},
+            **more,
+        )
+
+    def failed(self, name: str) -> "Script":
+        return self.add("failed", trial=name, kind="raised", reason="raised: oh")
+
+    @property
+    def state(self) -> SearchState:
+        return SearchState.replay(self.events)
+
+
+class Crash(Exception):
+    """The driver is gone."""
+
+
+class CrashingLedger(Ledger):
+    """Dies at random events: before the event is written, in the middle of its line, or just after."""
+
+    def __init__(self, run: Path, chance: float, source: random.Random) -> None:
+        super().__init__(run)
+        self.chance, self.source = chance, source
+
+    def append(self, event: str, **fields: Any) -> Event:
+        if self.source.random() >= self.chance:
+            return super().append(event, **fields)
+        how = self.source.choice(["before", "torn", "after"])
+        size = self.path.stat().st_size
+        if how != "before":
+            super().append(event, **fields)
+        if how == "torn":
+            with self.path.open("r+b") as file:
+                file.truncate(self.source.randrange(size, self.path.stat().st_size))
+        raise Crash
+
+
+def chance_of(*what: Any) -> float:
+    """A number in [0, 1) that depends on `what` alone."""
+    return zlib.crc32(repr(what).encode()) / 2**32
+
+
+def curve(recipe: dict[str, Any], step: int) -> float:
+    """A learning curve: best near lr 1e-3, better with more steps, a little noise that the recipe decides."""
+    quality = math.exp(-((math.log10(recipe["optimizer"]["lr"]) + 3) ** 2))
+    noise = chance_of(recipe["optimizer"]["lr"], recipe["seed"], step)
+    return quality * (1 - math.exp(-step / 40)) + 0.05 * noise
+
+
+class Backend:
+    """Runs a search in virtual time on `workers` workers, through crashes of its driver.
+
+    Args:
+        config: The search.
+        folder: Its run folder.
+        workers: How many trials run at a time.
+        score: (recipe, step) to a score, or to a string: the kind of failure.
+        dying: Chance that a worker dies in an interval; its trial goes on elsewhere.
+        crash: Chance of a crash at each event.
+        seed: Of crashes and durations.
+        twice: Every result is told twice, and once more after all is over.
+
+    Attributes:
+        study: The last one.
+        trained: Training intervals that workers spent, as (trial, step).
+        sessions: How many drivers it took.
+    """
+
+    def __init__(
+        self, config: SearchConfig, folder: Path, workers: int = 1, score: Callable[..., Any] = curve,
+        crash: float = 0.0, seed: int = 0, twice: bool = False, dying: float = 0.0,
+    ) -> None:  # fmt: skip
+        self.config, self.folder, self.workers = config, folder, workers
+        self.score, self.crash, self.twice, self.dying = score, crash, twice, dying
+        self.source = random.Random(seed)
+        self.space = make_space(config)
+        self.interval = config.recipe["training"]["eval_interval"]
+        self.trained: list[tuple[str, int]] = []
+        self.sessions = 0
+        self.busy: list[int] = []
+
+    @property
+    def events(self) -> list[Event]:
+        """What is in the ledger but the times."""
+        return [{k: v for k, v in e.items() if k != "time"} for e in self.study.ledger.events]
+
+    def run(self) -> SearchState:
+        while True:
+            self.sessions += 1
+            with CrashingLedger(self.folder, self.crash, self.source) as ledger:
+                try:
+                    self.study = Study(self.config, self.space, ledger)
+                    left = self.study.work_left()
+                    self._session(self.study, left)
+                    assert not self.study.work_left() and self.study.remaining_steps() == 0
+                    assert self.study.next() is Next.DONE
+                    return self.study.state
+                except Crash:
+                    continue
+
+    def _session(self, study: Study, left: bool) -> None:
+        queue: list[tuple[float, int, Job, int]] = []
+        now, number, first = 0.0, 0, True
+        while True:
+            while len(queue) < self.workers:
+                job = study.next()
+                assert not first or left == (job is not Next.DONE), "work_left and next disagree"
+                first = False
+                if isinstance(job, Next):
+                    self._check_idle(study, job, [entry[2].trial for entry in queue])
+                    break
+                trial = study.state.trials[job.trial]
+                assert trial.status == "running" and job.reported == trial.step
+                assert job.trial not in [entry[2].trial for entry in queue], "handed out twice"
+                number += 1
+                heapq.heappush(queue, (now + self._duration(job, job.reported), number, job, job.reported))
+            assert study.remaining_steps() >= 0
+            if not queue:
+                return
+            self.busy.append(len(queue))
+            now, number_, job, step = heapq.heappop(queue)
+            if self.source.random() < self.dying:
+                study.lost(job.trial, "its worker died", False)
+                continue
+            step += self.interval
+            self.trained.append((job.trial, step))
+            if self._tell(study, job, step) == "continue":
+                heapq.heappush(queue, (now + self._duration(job, step), number_, job, step))
+
+    def _duration(self, job: Job, step: int) -> float:
+        return 0.5 + chance_of(job.trial, step)
+
+    def _tell(self, study: Study, job: Job, step: int) -> str:
+        score = self.score(job.recipe, step)
+        if isinstance(score, str):
+            return study.fail(job.trial, score, "on purpose")
+        result = (job.trial, step, 1.0, {self.config.metric: score}, {"total": 1.0})
+        decision = study.report(*result)
+        if self.twice:
+            size = len(study.ledger.events)
+            assert study.report(*result) == ("continue" if decision == "continue" else "stop")
+            assert len(study.ledger.events) == size, "a result that was told twice is in the ledger twice"
+        return decision
+
+    def _check_idle(self, study: Study, answer: Next, running: list[str]) -> None:
+        """Nothing to do is said only when nothing can be done."""
+        state = study.state
+        assert {t.id for t in state.trials.values() if t.status == "running"} == set(running)
+        search = state.of_kind("search")
+        assert state.exhausted or len(search) == self.config.trials
+        if answer is Next.WAIT:
+            assert running
+            if not any(t.kind == "search" for t in map(state.trials.__getitem__, running)):
+                replicates = state.of_kind("replicate")
+                assert len(replicates) == self.config.replicates.seeds * len({t.of for t in replicates})
+        else:
+            assert not running
+
+
+@pytest.fixture(scope="session")
+def search_config() -> Callable[..., SearchConfig]:
+    return make_config
+
+
+@pytest.fixture(scope="session")
+def space_of() -> Callable[[SearchConfig], Space]:
+    return make_space
+
+
+@pytest.fixture(scope="session")
+def script() -> type[Script]:
+    return Script
+
+
+@pytest.fixture
+def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Backend]:
+    """Makes a backend in a folder of its own: `backend(search_config(trials=3), workers=2).run()`."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)  # no power is cut here, and a busy disk takes its time
+    folders = iter(range(10**6))
+
+    def make(config: SearchConfig, **options: Any) -> Backend:
+        return Backend(config, tmp_path / f"run{next(folders)}", **options)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def learning_curve() -> Callable[[dict[str, Any], int], float]:
+    return curve
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    """The path of a ledger with three events."""
+    with Ledger(tmp_path / "three") as three:
+        three.append("started")
+        three.append("created", trial="t0001", kind="search", params={"a": 1e-5, "b": None}, recipe={"ü": [1, True]})
+        three.append("result", trial="t0001", step=10, score=0.25, decision="continue", seconds=0.5)
+    return tmp_path / "three" / NAME
