@@ -183,7 +183,7 @@ def test_overrides() -> None:
     assert change(algorithm__name="fixmatch")["algorithm"] == {"name": "fixmatch", "threshold": 0.5}
     assert change(algorithm__name="supervised")["algorithm"] == {"name": "supervised"}
     # whatever the order in which they are given, settings are those of the new plugin
-    assert change(algorithm__threshold=0.7, algorithm__name="new")["algorithm"] == {"name": "new", "threshold": 0.7}
+    assert change(algorithm__alpha=0.7, algorithm__name="new")["algorithm"] == {"name": "new", "alpha": 0.7}
     assert change(encoding__time__name="day_of_year")["encoding"] == {"time": {"name": "day_of_year"}}
     assert change(encoding__time__harmonics=2)["encoding"] == {"time": {"name": "none", "harmonics": 2}}
     assert change(algorithm="supervised")["algorithm"] == "supervised"
@@ -224,6 +224,7 @@ def test_digest_ignores_order_and_where_the_shards_lie() -> None:
     assert cfg.validate(Recipe, backwards, "r").digest() == full.digest() == recipe(data__shards="elsewhere").digest()
     assert re.fullmatch("[0-9a-f]{12}", full.digest())
     assert recipe(algorithm="fixmatch").digest() != full.digest()
+    assert cfg.digest({"a": {"b": 1, "c": 2}, "d": 3}) == cfg.digest({"d": 3, "a": {"c": 2, "b": 1}})
 
 
 CHANGED = {  # another valid value for every key of the recipe

@@ -57,6 +57,9 @@ def positions(seed: int, stream: int, pool: int, size: int, step: int) -> NDArra
     return joined[start : start + size]
 
 
+_BATCHES = 4  # keeps these random numbers apart from the trainer's, whose keys begin with 1, 2 and 3
+
+
 @functools.lru_cache(maxsize=4)  # two pools, and the epochs on both sides of a boundary
 def _order(seed: int, stream: int, epoch: int, pool: int) -> NDArray[np.int64]:
-    return np.random.default_rng(np.random.SeedSequence([seed, stream, epoch])).permutation(pool)
+    return np.random.default_rng(np.random.SeedSequence([_BATCHES, seed, stream, epoch])).permutation(pool)

@@ -31,6 +31,9 @@ from stssl.training.evaluate import Diverged, evaluate
 from stssl.training.optim import lr_factor, make_optimizer
 from stssl.training.recipe import Recipe
 
+# Streams of random numbers: the first number of each seed key, since zeros at its end would not tell keys apart.
+WEIGHTS, STEP, VIEWS = 1, 2, 3
+
 
 def seed_everything(*key: int) -> None:
     """Seed torch's global generators from a tuple of numbers."""
@@ -62,7 +65,7 @@ class Trainer:
         self.algorithm: Algorithm = plugins.build(
             "stssl.algorithms", Algorithm, recipe.algorithm, dataset.task, classes
         ).to(self.device)
-        seed_everything(recipe.seed)
+        seed_everything(WEIGHTS, recipe.seed)
         distilled = recipe.distillation.weight > 0
         self.networks = Networks(
             recipe.framework, recipe.model, recipe.encoding, recipe.injection, distilled, dataset.channels, classes
@@ -102,11 +105,11 @@ class Trainer:
 
     def _train_step(self) -> None:
         recipe, step = self.recipe, self.step
-        seed_everything(recipe.seed, step)
+        seed_everything(STEP, recipe.seed, step)
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.optimizer.lr * lr_factor(step, recipe.training.steps, recipe.optimizer.warmup_steps)
         labeled, unlabeled = self.batches.draw(step)
-        images = [self.views.weak(labeled.images, (recipe.seed, step, 0))]
+        images = [self.views.weak(labeled.images, (VIEWS, recipe.seed, step, 0))]
         place, days = labeled.place, labeled.time
         believer = self.networks.roles[0]
         self.networks.train()
@@ -114,9 +117,9 @@ class Trainer:
             weak: Tensor | None = None
             if unlabeled is not None:
                 with torch.no_grad():
-                    weak_images = self.views.weak(unlabeled.images, (recipe.seed, step, 1))
+                    weak_images = self.views.weak(unlabeled.images, (VIEWS, recipe.seed, step, 1))
                     weak = self.networks(believer, weak_images, unlabeled.place, unlabeled.time).logits
-                images.append(self.views.strong(unlabeled.images, (recipe.seed, step, 2)))
+                images.append(self.views.strong(unlabeled.images, (VIEWS, recipe.seed, step, 2)))
                 place, days = torch.cat([place, unlabeled.place]), torch.cat([days, unlabeled.time])
             outputs = {role: self.networks(role, torch.cat(images), place, days) for role in self.networks.roles}
         n = len(labeled.labels)

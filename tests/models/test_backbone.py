@@ -207,7 +207,7 @@ def foreign_files(folder: Path) -> dict[str, Path]:
     paths["text as safetensors"] = folder / "text.safetensors"
     paths["text as safetensors"].write_text("hello world")
     paths["plain pickle"] = folder / "pickle.pth"
-    paths["plain pickle"].write_bytes(pickle.dumps({"pos_embed": Bomb(folder / "executed")}))
+    paths["plain pickle"].write_bytes(pickle.dumps({"pos_embed": Bomb(folder / "executed")}, protocol=2))
     return paths
 
 

@@ -41,6 +41,7 @@ def test_round_trip(saved: Path, make_trainer: MakeTrainer, assert_same: Callabl
     [
         ({"optimizer.lr": 0.5}, r"\(optimizer.lr: 0.003 there, 0.5 here\)"),
         ({"seed": 3}, r"\(seed: 0 there, 3 here\)"),
+        ({"seed": 3, "data.shards": "moved"}, r"\(seed: 0 there, 3 here\)"),
         ({"data.labeled.count": 9}, r"\(data.labeled.count: 14 there, 9 here\)"),
         ({"algorithm.name": "supervised"}, r"algorithm.name: fixmatch there, supervised here"),
         ({"framework": "plain", "seed": 1, "optimizer.lr": 1, "model.depth": 2}, r"; .*; .* and 1 more\)"),
