@@ -121,6 +121,7 @@ def _finish(folder: Path, study: Study, manifest: dict[str, Any]) -> None:
         if study.state.tested is None:
             scores = bundle.evaluate(folder / "best", None, "test")
             study.record("tested", trial=study.state.winner, scores=scores)
+            winner.export(folder, study.state, folder / "best", study.config.metric)  # the card tells the test score
     report.write(folder, study.config, manifest, study.state)
     study.record("finished")
 

@@ -55,6 +55,9 @@ def export(run: Path, state: SearchState, folder: Path, metric: str, trial: str 
             f"{sign * standing.mean:.3f} (95 % interval {low:.3f} to {high:.3f}); these weights are those of the best of them "
             f"({chosen.id}, {sign * chosen.score:.3f})."
         )
+        if state.tested is not None:
+            scores = state.tested["scores"]
+            facts.append(f"Test {metric}, read once: {scores[metric]:.3f} on {scores['count']} images.")
     else:
         if trial not in state.trials:
             raise RunError(f"{run}: no trial '{trial}'; {did_you_mean(trial, state.trials)}")
