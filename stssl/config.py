@@ -9,7 +9,7 @@ import copy
 import hashlib
 import json
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -191,7 +191,9 @@ def _explain(fault: Any, data: Any, source: str) -> str:
     return f"{where}{message}{shown}"
 
 
-def with_overrides(data: Mapping[str, Any], overrides: Mapping[str, Any], source: str = "--set") -> dict[str, Any]:
+def with_overrides(
+    data: Mapping[str, Any], overrides: Mapping[str, Any], source: str = "--set", plugins: Collection[str] = ()
+) -> dict[str, Any]:
     """Set dotted keys in nested data; the input is left alone.
 
     A new `x.name` replaces the whole plugin `x`: the settings of the old plugin mean nothing to the new one.
@@ -200,6 +202,7 @@ def with_overrides(data: Mapping[str, Any], overrides: Mapping[str, Any], source
         data: Nested mappings.
         overrides: Dotted key to value, for example `{"algorithm.threshold": 0.9}`.
         source: What to call the overrides in an error.
+        plugins: The groups that are a choice of plugin, such as `algorithm`.
 
     Raises:
         ConfigError: A key leads through something that is not a mapping.
@@ -217,7 +220,7 @@ def with_overrides(data: Mapping[str, Any], overrides: Mapping[str, Any], source
             here = child
             if not isinstance(here, dict):
                 raise ConfigError(f"{source}: {key}: '{parent}' is a value, not a group of keys")
-        if leaf == "name" and parents and here.get("name") not in (None, overrides[key]):
+        if leaf == "name" and ".".join(parents) in plugins and here.get("name") not in (None, overrides[key]):
             here.clear()
         here[leaf] = copy.deepcopy(overrides[key])
     return result

@@ -11,7 +11,7 @@ import torch
 from stssl.config import validate, with_overrides
 from stssl.data.dataset import Dataset
 from stssl.data.store import ImageStore
-from stssl.training.recipe import Recipe
+from stssl.training.recipe import PLUGINS, Recipe
 from stssl.training.trainer import Trainer
 
 GOLDENS = Path(__file__).parent / "fixtures" / "goldens"
@@ -79,7 +79,7 @@ def make_recipe() -> Callable[..., Recipe]:
     """Makes the tiny recipe with dotted overrides: `make_recipe({"optimizer.lr": 1e-3})`."""
 
     def make(overrides: dict[str, Any] | None = None) -> Recipe:
-        return validate(Recipe, with_overrides(RECIPE, overrides or {}), "recipe.yaml")
+        return validate(Recipe, with_overrides(RECIPE, overrides or {}, plugins=PLUGINS), "recipe.yaml")
 
     return make
 

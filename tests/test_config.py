@@ -12,7 +12,7 @@ from pydantic import Field
 
 from stssl import config as cfg
 from stssl.errors import ConfigError
-from stssl.training.recipe import Recipe
+from stssl.training.recipe import PLUGINS, Recipe
 
 BASE: dict[str, Any] = {"data": {"shards": "s"}, "algorithm": {"name": "fixmatch", "threshold": 0.9}}
 
@@ -20,7 +20,7 @@ BASE: dict[str, Any] = {"data": {"shards": "s"}, "algorithm": {"name": "fixmatch
 def recipe(**changes: Any) -> Recipe:
     """The base with dotted keys changed, `__` for the dot."""
     changed = {key.replace("__", "."): value for key, value in changes.items()}
-    return cfg.validate(Recipe, cfg.with_overrides(BASE, changed), "r.yaml")
+    return cfg.validate(Recipe, cfg.with_overrides(BASE, changed, plugins=PLUGINS), "r.yaml")
 
 
 FAULTS = {  # dotted key, value, what the line says after the file's name
@@ -176,7 +176,12 @@ def test_overrides_leave_the_input_alone() -> None:
 
 def test_overrides() -> None:
     data = {"algorithm": {"name": "fixmatch", "threshold": 0.5}, "encoding": {"time": "none"}, "empty": None, "seed": 1}
-    change = lambda **o: cfg.with_overrides(data, {k.replace("__", "."): v for k, v in o.items()})  # noqa: E731
+    data |= {"model": {"name": "tiny", "depth": 2}}
+
+    def change(**o: Any) -> dict[str, Any]:
+        return cfg.with_overrides(data, {k.replace("__", "."): v for k, v in o.items()}, plugins=PLUGINS)
+
+    assert change(model__name="small")["model"] == {"name": "small", "depth": 2}  # a name, but no plugin
     assert change(seed=2)["seed"] == 2
     assert change(a__b__c=1)["a"] == {"b": {"c": 1}} and change(empty__x=1)["empty"] == {"x": 1}
     assert change(algorithm__temperature=1)["algorithm"] == {"name": "fixmatch", "threshold": 0.5, "temperature": 1}
@@ -250,7 +255,10 @@ def test_digest_follows_every_value() -> None:
     assert keys <= known, f"this test does not know {keys - known}: add another valid value"
     changes: list[dict[str, Any]] = [{}, pair, *({key: value} for key, value in CHANGED.items())]
     full = recipe().dump()
-    digests = [cfg.validate(Recipe, cfg.with_overrides(full, change), str(change)).digest() for change in changes]
+    digests = [
+        cfg.validate(Recipe, cfg.with_overrides(full, change, plugins=PLUGINS), str(change)).digest()
+        for change in changes
+    ]
     assert len(set(digests)) == len(digests)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from stssl.search.config import SearchConfig
 from stssl.search.replicate import standings
-from stssl.search.results import more_is_better
+from stssl.search.results import more_is_better, test_score
 from stssl.search.state import SearchState
 
 
@@ -43,10 +43,8 @@ def found(state: SearchState, config: SearchConfig) -> list[str]:
             "and has no student, so it is not replicated or exported."
         )
     if state.tested is not None:
-        scores = state.tested["scores"]
         lines.append(
-            f"Test split, read once, student of {state.tested['trial']}: {config.metric} {scores[config.metric]:.3f} "
-            f"on {scores['count']} images."
+            f"Test split, read once, student of {state.tested['trial']}: {test_score(state.tested, config.metric)}."
         )
     failed = [t for t in state.trials.values() if t.status == "failed"]
     lines += [f"Failed: {t.id}: {t.reason}" for t in failed[:5]]

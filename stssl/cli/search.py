@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,7 @@ import typer
 from stssl.cli.common import DryRun, RunFolder, Set, duration, errors, out, resolve_shards
 
 if TYPE_CHECKING:
+    from stssl.data.dataset import Dataset
     from stssl.search.study import Study
 
 Address = Annotated[str | None, typer.Option(help="Of a running Ray cluster. [default: start one on this machine]")]
@@ -85,7 +87,7 @@ def _run(folder: Path, address: str | None, cpus: int | None) -> None:
     from stssl.search.study import Study
 
     config, manifest = run_folder.load(folder)
-    space, _ = run_folder.check(config, str(folder / run_folder.CONFIG))
+    space, dataset = run_folder.check(config, str(folder / run_folder.CONFIG))
     with Ledger(folder) as ledger:
         study = Study(config, space, ledger)
         if study.state.finished:
@@ -97,7 +99,7 @@ def _run(folder: Path, address: str | None, cpus: int | None) -> None:
             if study.work_left():
                 with driver.cluster(address, cpus), LiveLine(driver.capacity(config.resources)) as line:
                     driver.run(study, folder, line)
-            _finish(folder, study, manifest)
+            _finish(folder, study, manifest, dataset)
         except KeyboardInterrupt:
             errors.print(f"\ninterrupted; nothing is lost. Go on with: python launch.py resume {_shown(folder)}")
             raise typer.Exit(130) from None
@@ -107,8 +109,8 @@ def _run(folder: Path, address: str | None, cpus: int | None) -> None:
             raise typer.Exit(1)
 
 
-def _finish(folder: Path, study: Study, manifest: dict[str, Any]) -> None:
-    """Export the winner, read the test split once, write the report."""
+def _finish(folder: Path, study: Study, manifest: dict[str, Any], dataset: Dataset) -> None:
+    """Export the winner, read the test split once (if there is one), write the report."""
     from stssl.analysis import report
     from stssl.export import bundle, winner
 
@@ -118,9 +120,10 @@ def _finish(folder: Path, study: Study, manifest: dict[str, Any]) -> None:
             study.record("winner", trial=chosen.trial.id, replicate=winner.best_replicate(chosen).id)
     if study.state.winner is not None:
         winner.export(folder, study.state, folder / "best", study.config.metric)
-        if study.state.tested is None:
+        if study.state.tested is None and len(dataset.split.test):
             scores = bundle.evaluate(folder / "best", None, "test")
-            study.record("tested", trial=study.state.winner, scores=scores)
+            finite = {name: value for name, value in scores.items() if math.isfinite(value)}  # no positive, no AP
+            study.record("tested", trial=study.state.winner, scores=finite)
             winner.export(folder, study.state, folder / "best", study.config.metric)  # the card tells the test score
     report.write(folder, study.config, manifest, study.state)
     study.record("finished")

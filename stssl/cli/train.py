@@ -35,10 +35,10 @@ def train(
     from stssl.files import write_text
     from stssl.training import checkpoint
     from stssl.training.evaluate import Diverged
-    from stssl.training.recipe import Recipe
+    from stssl.training.recipe import PLUGINS, Recipe
     from stssl.training.trainer import Trainer
 
-    data = cfg.with_overrides(cfg.read_yaml(recipe_file), cfg.parse_set(set_))
+    data = cfg.with_overrides(cfg.read_yaml(recipe_file), cfg.parse_set(set_), plugins=PLUGINS)
     resolve_shards(data)
     recipe = cfg.validate(Recipe, data, str(recipe_file))
     if device == "auto":

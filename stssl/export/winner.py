@@ -9,7 +9,7 @@ from stssl.data.store import ImageStore
 from stssl.errors import RunError, did_you_mean
 from stssl.export import bundle
 from stssl.search.replicate import Standing, standings
-from stssl.search.results import more_is_better
+from stssl.search.results import more_is_better, test_score
 from stssl.search.state import SearchState, TrialState
 from stssl.training import checkpoint
 from stssl.training.recipe import Recipe
@@ -56,8 +56,7 @@ def export(run: Path, state: SearchState, folder: Path, metric: str, trial: str 
             f"({chosen.id}, {sign * chosen.score:.3f})."
         )
         if state.tested is not None:
-            scores = state.tested["scores"]
-            facts.append(f"Test {metric}, read once: {scores[metric]:.3f} on {scores['count']} images.")
+            facts.append(f"Test split, read once: {test_score(state.tested, metric)}.")
     else:
         if trial not in state.trials:
             raise RunError(f"{run}: no trial '{trial}'; {did_you_mean(trial, state.trials)}")

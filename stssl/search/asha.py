@@ -33,10 +33,15 @@ def rungs(config: SchedulerConfig, steps: int, eval_interval: int) -> list[int]:
         eval_interval: Trials report every so many steps, so a rung must be a multiple of it.
 
     Raises:
-        ConfigError: A rung falls between two evaluations.
+        ConfigError: A rung falls between two evaluations, or the first one is not below the full length.
     """
     if config.name == "none":
         return [steps]
+    if config.grace_steps >= steps:
+        raise ConfigError(
+            f"scheduler.grace_steps {config.grace_steps}: must be below recipe.training.steps {steps}, or no trial is ever "
+            "stopped; lower it, or set scheduler.name: none"
+        )
     lengths, rung = [], config.grace_steps
     while rung < steps:
         lengths.append(rung)

@@ -12,6 +12,7 @@ from stssl.errors import ConfigError
 from stssl.search.asha import SchedulerConfig
 from stssl.search.sampler import SamplerConfig
 from stssl.search.space import Parameter
+from stssl.training.recipe import PLUGINS
 
 
 class ReplicateConfig(cfg.Config):
@@ -68,7 +69,9 @@ class SearchConfig(cfg.Config):
         space_overrides = [key for key in overrides or {} if key.startswith("space.")]
         if space_overrides:
             raise ConfigError(f"--set {space_overrides[0]}: the space is changed in {path}, not on the command line")
-        return cfg.validate(cls, cfg.with_overrides(data, overrides or {}), str(path))
+        return cfg.validate(
+            cls, cfg.with_overrides(data, overrides or {}, plugins=[f"recipe.{p}" for p in PLUGINS]), str(path)
+        )
 
     def dump(self) -> dict[str, Any]:
         """As plain data for YAML; reading it back gives the same search."""

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stssl.files import atomic_path
+from stssl.search.ledger import Event
 from stssl.search.replicate import standings
 from stssl.search.state import SearchState
 from stssl.training.evaluate import METRICS
@@ -18,6 +19,13 @@ from stssl.training.evaluate import METRICS
 def more_is_better(metric: str) -> bool:
     """Whether a metric is to be maximised."""
     return next(table[metric] for table in METRICS.values() if metric in table)
+
+
+def test_score(tested: Event, metric: str) -> str:
+    """`accuracy 0.550 on 20 images`."""
+    scores = tested["scores"]
+    value = f"{scores[metric]:.3f}" if metric in scores else "not defined"  # average precision without a positive
+    return f"{metric} {value} on {scores['count']} images"
 
 
 def summary(state: SearchState, trials: int) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def create(folder: Path, config: SearchConfig, card: Card) -> None:
     """Make a run folder.
 
     Raises:
-        RunError: The folder exists.
+        RunError: The folder is in use or cannot be written.
     """
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder}: is a file; choose another --out")
@@ -100,7 +100,6 @@ def create(folder: Path, config: SearchConfig, card: Card) -> None:
             else "choose another --out"
         )
         raise RunError(f"{folder}: exists and is not empty; {hint}")
-    folder.mkdir(parents=True, exist_ok=True)
     manifest = {
         "stssl": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -109,8 +108,12 @@ def create(folder: Path, config: SearchConfig, card: Card) -> None:
         "commit": _commit(),
         "data": {"name": card.name, "fingerprint": card.fingerprint, "shards": [s.model_dump() for s in card.shards]},
     }
-    write_text(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
-    write_text(folder / CONFIG, cfg.dump_yaml(config.dump()))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+        write_text(folder / CONFIG, cfg.dump_yaml(config.dump()))
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be written: {error}; choose another --out") from None
 
 
 def _commit() -> str | None:

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from stssl import config as cfg
 from stssl.errors import ConfigError, StsslError, did_you_mean
-from stssl.training.recipe import Recipe
+from stssl.training.recipe import PLUGINS, Recipe
 
 if TYPE_CHECKING:
     import optuna
@@ -192,7 +192,9 @@ class Space:
             ConfigError: The draw is no valid recipe.
         """
         shown = ", ".join(f"{k}={v}" for k, v in values.items())
-        return cfg.validate(Recipe, cfg.with_overrides(self.base, values), f"{self.source}: recipe with {shown}")
+        return cfg.validate(
+            Recipe, cfg.with_overrides(self.base, values, plugins=PLUGINS), f"{self.source}: recipe with {shown}"
+        )
 
     def base_point(self) -> dict[str, Any]:
         """The base recipe as a point of the space, where its values lie in the ranges.

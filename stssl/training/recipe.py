@@ -24,6 +24,9 @@ else:
     AnyAlgorithm = plugins.choice_of("stssl.algorithms", Algorithm)
 
 
+PLUGINS = ("algorithm", "injection", "encoding.location", "encoding.time")  # keys of a recipe that choose a plugin
+
+
 class TrainingConfig(cfg.Config):
     """How long and on how much. Steps are optimizer steps.
 
@@ -83,7 +86,7 @@ class Recipe(cfg.Config):
         Raises:
             ConfigError: The file or an override does not fit; the text names file, key, value and remedy.
         """
-        data = cfg.with_overrides(cfg.read_yaml(path), overrides or {})
+        data = cfg.with_overrides(cfg.read_yaml(path), overrides or {}, plugins=PLUGINS)
         return cfg.validate(cls, data, str(path))
 
     def dump(self) -> dict[str, Any]:

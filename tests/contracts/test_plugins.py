@@ -156,11 +156,11 @@ for package, (name, text) in NEW.items():
 from tests.conftest import RECIPE, make_store
 from stssl.config import validate, with_overrides
 from stssl.data.dataset import Dataset
-from stssl.training.recipe import Recipe
+from stssl.training.recipe import PLUGINS, Recipe
 from stssl.training.trainer import Trainer
 
 chosen = {"algorithm.name": "pseudo_test", "encoding.location": "sphere_test", "injection": "add_test"}
-recipe = validate(Recipe, with_overrides(RECIPE, chosen), "r.yaml")
+recipe = validate(Recipe, with_overrides(RECIPE, chosen, plugins=PLUGINS), "r.yaml")
 trainer = Trainer(recipe, Dataset(recipe.data, make_store("single")))
 print(sorted(trainer.train(1)), trainer.networks.teacher.encoder.location.features)
 '''

@@ -23,14 +23,18 @@ THREE = SchedulerConfig(grace_steps=10, reduction_factor=3)
         ({"grace_steps": 10, "reduction_factor": 3}, 100, 10, [10, 30, 90, 100]),
         ({"grace_steps": 10, "reduction_factor": 2}, 100, 5, [10, 20, 40, 80, 100]),
         ({"grace_steps": 30, "reduction_factor": 16}, 90, 10, [30, 90]),
-        ({"grace_steps": 90}, 90, 10, [90]),
-        ({"grace_steps": 100}, 90, 10, [90]),
         ({"name": "none", "grace_steps": 7}, 90, 10, [90]),
         ({"grace_steps": 1, "reduction_factor": 10}, 1000, 1, [1, 10, 100, 1000]),
     ],
 )
 def test_rungs(config: dict[str, Any], steps: int, interval: int, ladder: list[int]) -> None:
     assert rungs(SchedulerConfig(**config), steps, interval) == ladder
+
+
+@pytest.mark.parametrize("grace", [90, 2000])
+def test_a_first_rung_beyond_the_end_is_refused(grace: int) -> None:
+    with pytest.raises(ConfigError, match=rf"^scheduler.grace_steps {grace}: must be below recipe.training.steps 90"):
+        rungs(SchedulerConfig(grace_steps=grace), 90, 10)
 
 
 def test_a_rung_between_two_evaluations_is_refused() -> None:
