@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from datetime import datetime
@@ -116,6 +117,7 @@ def cluster(address: str | None, cpus: int | None = None) -> Iterator[None]:
     if address is None:
         where: dict[str, Any] = {"address": "local", "num_cpus": cpus, "_node_ip_address": "127.0.0.1"}
     else:
+        _check_address(address)
         where = {"address": address}
     try:
         ray.init(
@@ -133,6 +135,17 @@ def cluster(address: str | None, cpus: int | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Refuse an address where nothing listens, which Ray would wait for without end."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not colon:
+        return  # `auto`, or a name that Ray resolves
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise RunError(f"--address {address}: no Ray cluster answers there: {error}") from None
 
 
 def check_resources(resources: ResourceConfig) -> None:

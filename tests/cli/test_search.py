@@ -128,7 +128,7 @@ def test_kill_9_at_many_moments(
 ) -> None:
     count = len(events(finished[0]))
     kill_and_compare(
-        finished[0], shards, write, tmp_path, [1, 2, 3, 7, 12, 20, 29, count - 12, count - 3, count - 2, count - 1]
+        finished[0], shards, write, tmp_path, [1, 3, 7, 13, 25, count - 10, count - 3, count - 2, count - 1]
     )
 
 
@@ -155,12 +155,17 @@ def kill_and_compare(
     assert len(ended) == len(set(ended))  # no finished trial was run again
 
 
-def test_interrupt_resume_and_a_second_driver(shards: Path, write: Callable[..., Path], tmp_path: Path) -> None:
+def test_interrupt_resume_and_a_second_driver(
+    shards: Path, write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = tmp_path / "run"
-    process = launch("search", write(search_of(shards)), "--out", run, wait=False)
+    config = search_of(shards, scheduler={"name": "none"})  # long enough to be found at work
+    config["recipe"]["training"] |= {"steps": 40}
+    process = launch("search", write(config), "--out", run, wait=False)
     wait_for(run, lambda log: any(e["event"] == "result" for e in log), process)
-    second = launch("resume", run)
-    assert second.returncode == 2 and "another driver" in second.stderr and "Traceback" not in second.stderr
+    capsys.readouterr()
+    assert main(["resume", str(run)]) == 2
+    assert "another driver is at work" in capsys.readouterr().err
     process.send_signal(signal.SIGINT)
     _, text = process.communicate(timeout=60)
     assert process.returncode == 130 and f"launch.py resume {run}" in text and "Traceback" not in text
@@ -234,6 +239,15 @@ def test_a_trial_that_fits_on_no_node_is_refused(shards: Path, write: Callable[.
     config = search_of(shards, resources={"cpus": 512})
     done = launch("search", write(config), "--out", tmp_path / "run")
     assert done.returncode == 2 and "512 CPUs" in done.stderr and "largest node" in done.stderr
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:many", "ray://127.0.0.1:1"])
+def test_an_address_where_nothing_listens(
+    address: str, shards: Path, write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search = ["search", str(write(search_of(shards))), "--out", str(tmp_path / "run"), "--address", address]
+    assert main(search) == 2
+    assert f"--address {address}: no Ray cluster answers there" in capsys.readouterr().err
 
 
 def test_shards_changed_since_the_search_began(
