@@ -44,13 +44,19 @@ def find(package: str, base: type) -> dict[str, Any]:
     return found
 
 
-def choice_of(package: str, base: type) -> Any:
+def choice_of(package: str, base: type, default: str) -> Any:
     """The pydantic type of "one of these plugins": a union told apart by `name`.
 
-    A bare string is short for `{name: string}`.
+    A bare string is short for `{name: string}`; settings without a name are those of the default.
     """
     configs = tuple(plugin.Config for plugin in find(package, base).values())
-    named = BeforeValidator(lambda value: {"name": value} if isinstance(value, str) else value)
+
+    def full(value: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value}
+        return {"name": default, **value} if isinstance(value, dict) else value
+
+    named = BeforeValidator(full)
     if len(configs) == 1:  # a union of one is no union: pydantic would drop the discriminator
         return Annotated[configs[0], named]
     return Annotated[Union[configs], Field(discriminator="name"), named]  # noqa: UP007

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 from stssl.algorithms.base import Algorithm
 from stssl.data import shards
 from stssl.data.sources.base import Source
 from stssl.encodings.base import LocationEncoding
 from stssl.search.config import SearchConfig
+from stssl.search.space import Space
 
 TEXT = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -64,10 +65,12 @@ def test_own_algorithm(tmp_path: Path) -> None:
 
 def test_search_space(tmp_path: Path) -> None:
     (block,) = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
-    (tmp_path / "recipes").mkdir()
-    (tmp_path / "recipes" / "eurosat.yaml").write_text(yaml.safe_dump({"data": {"shards": "x"}}))
+    shutil.copytree(Path(__file__).parents[1] / "search_spaces" / "recipes", tmp_path / "recipes")
     (tmp_path / "space.yaml").write_text(block)
-    assert SearchConfig.read(tmp_path / "space.yaml").trials == 64
+    config = SearchConfig.read(tmp_path / "space.yaml")
+    space = Space(config.space, config.recipe)
+    assert config.trials == 64 and space.base_point()["algorithm.threshold"] == 0.95
+    space.check()
 
 
 def test_commands_are_all_there() -> None:

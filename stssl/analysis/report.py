@@ -15,7 +15,7 @@ from stssl.files import write_text
 from stssl.search import asha
 from stssl.search.config import SearchConfig
 from stssl.search.replicate import Standing, standings
-from stssl.search.results import more_is_better, write_table
+from stssl.search.results import interval, more_is_better, write_table
 from stssl.search.space import Space
 from stssl.search.state import SearchState
 from stssl.training.recipe import Recipe
@@ -74,7 +74,7 @@ def write(folder: Path, config: SearchConfig, manifest: dict[str, Any], state: S
     )
     write_text(folder / "report.html", page)
     plots.picture(state, ladder, config.metric, better, folder / "report.png")
-    write_table(state, folder / "trials.parquet")
+    write_table(state, folder / "trials.parquet", config.metric)
     return [folder / name for name in ("report.html", "report.png", "trials.parquet")]
 
 
@@ -99,15 +99,18 @@ def _found(config: SearchConfig, state: SearchState, table: list[Standing], bett
             [
                 s.trial.id + (" (exported)" if s.trial.id == state.winner else ""),
                 s.trial.recipe["framework"],
-                f"{sign * s.mean:.3f}",
-                f"{min(sign * s.low, sign * s.high):.3f} to {max(sign * s.low, sign * s.high):.3f}",
+                interval(s, config.metric),
                 ", ".join(f"{sign * r.score:.3f}" for r in s.replicates),
                 _settings(s.trial.params),
             ]
             for s in table
         ]
-        head = ["recipe", "framework", f"mean {config.metric}", "95 % interval", "replicates", "settings"]
-        parts.append("<p>Replicates: other seeds and other labeled subsets, full length, scored on validation.</p>")
+        head = ["recipe", "framework", f"mean {config.metric} [95 % interval]", "replicates", "settings"]
+        parts.append(
+            "<p>Replicates: other seeds and other labeled subsets, full length, scored on validation. "
+            "The interval covers seeds and subsets only, not the choice of validation images, on which the recipes were also "
+            "selected.</p>"
+        )
         parts.append(_table(head, rows))
     if state.tested:
         scores = ", ".join(

@@ -6,7 +6,7 @@ from typing import Any
 
 from stssl.search.config import SearchConfig
 from stssl.search.replicate import standings
-from stssl.search.results import more_is_better, test_score
+from stssl.search.results import interval, more_is_better, test_score
 from stssl.search.state import SearchState
 
 
@@ -27,13 +27,11 @@ def found(state: SearchState, config: SearchConfig) -> list[str]:
     if table:
         seeds = len(table[0].replicates)
         lines.append(
-            f"The best recipes over {seeds} seeds and labeled subsets (validation {config.metric}, mean [95 % interval]):"
+            f"The best recipes over {seeds} seeds and labeled subsets (validation {config.metric}, mean [95 % interval]; "
+            "the interval covers seeds and subsets, not the choice of validation images):"
         )
     for place, s in enumerate(table, start=1):
-        low, high = sorted((sign * s.low, sign * s.high))
-        lines.append(
-            f"  {place}. {s.trial.id}  {sign * s.mean:.3f} [{low:.3f}, {high:.3f}]  {settings(s.trial.params)}"
-        )
+        lines.append(f"  {place}. {s.trial.id}  {interval(s, config.metric)}  {settings(s.trial.params)}")
     if len(table) > 1 and table[0].low <= table[1].high:
         lines.append("  The intervals overlap: the first is not proven to be better than the second.")
     best = state.best()

@@ -62,6 +62,9 @@ def main(arguments: list[str] | None = None) -> int:
     except StsslError as error:
         errors.print(f"[bold red]error:[/] {escape(str(error))}")
         return WRONG_USE
+    except OSError as error:  # a folder that is a file, a disk without room or without leave to write
+        errors.print(f"[bold red]error:[/] {escape(str(error))}")
+        return WRONG_USE
     except SystemExit as end:  # typer's own way to say how it went: 0, 2 for wrong use, 130 for Ctrl-C
         return end.code if isinstance(end.code, int) else OK
     return OK

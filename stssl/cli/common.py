@@ -6,11 +6,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from stssl.data.dataset import Dataset
+    from stssl.training.recipe import Recipe
 
 # A pipe or a file has no width: nothing is folded there.
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
@@ -20,6 +24,7 @@ Set = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a dotted key; may be given several times.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, print what would be done, and stop.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a search, such as runs/demo.")]
 
 
@@ -32,11 +37,48 @@ def progress(label: str, total: int) -> Iterator[Any]:
         yield lambda done: bar.update(task, completed=done)
 
 
-def resolve_shards(recipe: dict[str, Any]) -> None:
-    """Make the shards' path absolute, so that workers and later commands find it from any folder."""
-    data = recipe.get("data")
-    if isinstance(data, dict) and isinstance(data.get("shards"), str):
-        data["shards"] = str(Path(data["shards"]).expanduser().resolve())
+def absolute(path: str) -> str:
+    """The path as found from any folder."""
+    return str(Path(path).expanduser().resolve())
+
+
+def resolve_paths(recipe: dict[str, Any]) -> None:
+    """Make the recipe's paths absolute: workers and later commands run in other folders."""
+    for group, key in (("data", "shards"), ("model", "pretrained")):
+        settings = recipe.get(group)
+        if isinstance(settings, dict) and isinstance(settings.get(key), str):
+            settings[key] = absolute(settings[key])
+
+
+def pick_device(device: str) -> str:
+    """`auto` or a device by name, tried out.
+
+    Raises:
+        ConfigError: Nothing can be computed there.
+    """
+    import torch
+
+    from stssl.errors import ConfigError
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(f"--device {device}: not usable here: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def note_absent(recipe: Recipe, dataset: Dataset) -> None:
+    """Say so where the teacher is to be told what no image has."""
+    if recipe.framework == "plain":
+        return
+    for field, key, have in (
+        ("location", "a place", dataset.store.place.isfinite().all(dim=1)),
+        ("time", "a date", dataset.store.time.isfinite()),
+    ):
+        if getattr(recipe.encoding, field).name != "none" and not have.any():
+            errors.print(f"note: no image has {key}, so encoding.{field} tells the teacher nothing; set it to none")
 
 
 def duration(seconds: float) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from stssl.cli.common import out
+from stssl.cli.common import Device, out, pick_device
 
 
 def evaluate(
@@ -17,6 +17,7 @@ def evaluate(
     ],
     split: Annotated[str, typer.Option(help="validation or test.")] = "validation",
     shards: Annotated[Path | None, typer.Option(help="Other shards than the recipe's own.")] = None,
+    device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Score a student on a split of its data.
@@ -34,7 +35,7 @@ def evaluate(
     from stssl.training.trainer import Trainer
 
     if (folder / bundle.WEIGHTS).exists():
-        result = bundle.evaluate(folder, shards, split)
+        result = bundle.evaluate(folder, shards, split, pick_device(device))
     elif (folder / "checkpoint.pt").exists() and (folder / "recipe.yaml").exists():
         recipe = Recipe.read(folder / "recipe.yaml")
         trainer = Trainer(recipe, Dataset(recipe.data, ImageStore.open(shards or Path(recipe.data.shards))))

@@ -42,7 +42,7 @@ def inspect(
     classes: Counter[str] = Counter()
     unlabeled = placed = dated = 0
     splits: Counter[str] = Counter()
-    for batch in shards.read_rows(folder, ["labels", "lat", "lng", "time", "split"]):
+    for batch in shards.read_rows(folder, ["labels", "lat", "lng", "time", "split"], verified=True):
         for labels in batch["labels"].to_pylist():
             classes.update(labels or ())
             unlabeled += labels is None

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stssl.cli.common import DryRun, RunFolder, Set, duration, errors, out, resolve_shards
+from stssl.cli.common import DryRun, RunFolder, Set, absolute, duration, errors, note_absent, out, resolve_paths
 
 if TYPE_CHECKING:
     from stssl.data.dataset import Dataset
+    from stssl.search.config import ResourceConfig, SearchConfig
     from stssl.search.study import Study
 
 Address = Annotated[str | None, typer.Option(help="Of a running Ray cluster. [default: start one on this machine]")]
@@ -38,7 +41,7 @@ def search(
     from stssl.search.config import SearchConfig
 
     config = SearchConfig.read(file, cfg.parse_set(set_))
-    resolve_shards(config.recipe)
+    config = _absolute_paths(config)
     space, dataset = run_folder.check(config, str(file))
     recipe = space.recipe(space.base_point())
     config = config.model_copy(update={"recipe": recipe.dump()})
@@ -55,12 +58,25 @@ def search(
             markup=False,
         )
         return
-    run_folder.create(target, config, dataset.store.card)
     out.print(
         f"{config.name}: {config.trials} trials, rungs at steps {', '.join(map(str, ladder))}, then "
         f"{config.replicates.top} recipes x {config.replicates.seeds} replicates"
     )
-    _run(target, address, cpus)
+    note_absent(recipe, dataset)
+    _run(target, address, cpus, lambda: run_folder.create(target, config, dataset.store.card), config.resources)
+
+
+def _absolute_paths(config: SearchConfig) -> SearchConfig:
+    """The same search with paths that hold in any folder, for workers and for `resume`."""
+    resolve_paths(config.recipe)
+    key, space = "model.pretrained", dict(config.space)
+    if key in space and space[key].choice is not None:
+        choice = tuple(absolute(value) if isinstance(value, str) else value for value in space[key].choice or ())
+        space[key] = space[key].model_copy(update={"choice": choice})
+    points = tuple(
+        {k: absolute(v) if k == key and isinstance(v, str) else v for k, v in point.items()} for point in config.points
+    )
+    return config.model_copy(update={"space": space, "points": points})
 
 
 def resume(folder: RunFolder, address: Address = None, cpus: Cpus = None) -> None:
@@ -72,11 +88,16 @@ def resume(folder: RunFolder, address: Address = None, cpus: Cpus = None) -> Non
 
     config, manifest = run_folder.load(folder)
     run_folder.check_unchanged(config, manifest)
-    _run(folder.resolve(), address, cpus)
+    _run(folder.resolve(), address, cpus, None, config.resources)
 
 
-def _run(folder: Path, address: str | None, cpus: int | None) -> None:
-    """Run what is left of a search, then export, test and report; every part is skipped where it is done."""
+def _run(
+    folder: Path, address: str | None, cpus: int | None, create: Callable[[], None] | None, resources: ResourceConfig
+) -> None:
+    """Run what is left of a search, then export, test and report; every part is skipped where it is done.
+
+    `create` makes the folder of a new search, once it is known that there is a cluster on which a trial fits.
+    """
     from stssl.search import ray_environment
 
     ray_environment.prepare(address)  # before Ray is imported
@@ -86,26 +107,33 @@ def _run(folder: Path, address: str | None, cpus: int | None) -> None:
     from stssl.search.ledger import Ledger
     from stssl.search.study import Study
 
-    config, manifest = run_folder.load(folder)
-    space, dataset = run_folder.check(config, str(folder / run_folder.CONFIG))
-    with Ledger(folder) as ledger:
-        study = Study(config, space, ledger)
-        if study.state.finished:
-            out.print("this search is finished already")
-            _tell(folder, study)
-            return
-        ledger.append("resumed" if ledger.events else "started")
+    with ExitStack() as stack:
         try:
-            if study.work_left():
-                with driver.cluster(address, cpus), LiveLine(driver.capacity(config.resources)) as line:
-                    driver.run(study, folder, line)
-            _finish(folder, study, manifest, dataset)
+            if create is not None:
+                stack.enter_context(driver.cluster(address, cpus))
+                driver.check_resources(resources)
+                create()
+            config, manifest = run_folder.load(folder)
+            space, dataset = run_folder.check(config, str(folder / run_folder.CONFIG))
+            study = Study(config, space, stack.enter_context(Ledger(folder)))
+            if not study.state.finished:
+                study.record("started" if create is not None else "resumed")
+                if study.work_left():
+                    with ExitStack() as running:
+                        if create is None:
+                            running.enter_context(driver.cluster(address, cpus))
+                            driver.check_resources(resources)
+                        running.enter_context(line := LiveLine(driver.capacity(resources)))
+                        driver.run(study, folder, line)
+                _finish(folder, study, manifest, dataset)
+            else:
+                out.print("this search is finished already")
         except KeyboardInterrupt:
             errors.print(f"\ninterrupted; nothing is lost. Go on with: python launch.py resume {_shown(folder)}")
             raise typer.Exit(130) from None
         _tell(folder, study)
         if study.state.winner is None:
-            errors.print("[bold red]failed:[/] no recipe ran to its end, so there is nothing to export")
+            errors.print("[bold red]failed:[/] no replicate ran to its end, so there is nothing to export")
             raise typer.Exit(1)
 
 
@@ -117,7 +145,7 @@ def _finish(folder: Path, study: Study, manifest: dict[str, Any], dataset: Datas
     if study.state.winner is None:
         chosen = winner.choose(study.state)
         if chosen is not None:
-            study.record("winner", trial=chosen.trial.id, replicate=winner.best_replicate(chosen).id)
+            study.record("winner", trial=chosen.trial.id)
     if study.state.winner is not None:
         winner.export(folder, study.state, folder / "best", study.config.metric)
         if study.state.tested is None and len(dataset.split.test):

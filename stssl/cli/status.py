@@ -28,7 +28,7 @@ def status(
     path = folder / ledger.NAME
     state = SearchState.replay(ledger.read(path) if path.exists() else [])
     if as_json:
-        print(json.dumps(results.summary(state, config.trials)))
+        print(json.dumps(results.summary(state, config.trials, config.metric)))
         return
     sign = 1 if results.more_is_better(config.metric) else -1
     table = Table(box=None, pad_edge=False)

@@ -7,30 +7,28 @@ from typing import Annotated
 
 import typer
 
-from stssl.cli.common import DryRun, Set, out, progress, resolve_shards
+from stssl.cli.common import Device, DryRun, Set, errors, note_absent, out, pick_device, progress, resolve_paths
 
 
 def train(
     recipe_file: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe as YAML.")],
     target: Annotated[
-        Path | None, typer.Option("--out", help="Folder for the results. [default: runs/train-RECIPE]")
+        Path | None, typer.Option("--out", help="Folder for the results. [default: runs/train-RECIPE-HASH]")
     ] = None,
     set_: Set = [],  # noqa: B006
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     dry_run: DryRun = False,
 ) -> None:
     """Train one recipe. Run the same command again after an interruption: it goes on at the last checkpoint.
 
-    Example: `python launch.py train search_spaces/recipes/demo.yaml --set optimizer.lr=0.0005`
+    Example: `python launch.py train search_spaces/recipes/eurosat.yaml --set training.steps=10240`
     """
     import json
-
-    import torch
 
     from stssl import config as cfg
     from stssl.data.dataset import Dataset
     from stssl.data.store import ImageStore
-    from stssl.errors import ConfigError, RunError
+    from stssl.errors import RunError
     from stssl.export import bundle
     from stssl.files import write_text
     from stssl.training import checkpoint
@@ -39,17 +37,13 @@ def train(
     from stssl.training.trainer import Trainer
 
     data = cfg.with_overrides(cfg.read_yaml(recipe_file), cfg.parse_set(set_), plugins=PLUGINS)
-    resolve_shards(data)
+    resolve_paths(data)
     recipe = cfg.validate(Recipe, data, str(recipe_file))
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"--device {device}: not usable here: {str(error).splitlines()[0]}") from None
-    target = target or Path("runs") / f"train-{recipe_file.stem}"
+    device = pick_device(device)
+    target = target or Path("runs") / f"train-{recipe_file.stem}-{recipe.digest()[:6]}"
     dataset = Dataset(recipe.data, ImageStore.open(Path(recipe.data.shards)))
     trainer = Trainer(recipe, dataset, device)
+    note_absent(recipe, dataset)
     parameters = {
         role: sum(p.numel() for p in getattr(trainer.networks, role).parameters()) for role in trainer.networks.roles
     }
@@ -66,13 +60,13 @@ def train(
         out.print(f"resuming at step {trainer.step}")
     elif target.exists() and any(target.iterdir()):
         raise RunError(f"{target}: exists, is not empty and holds no checkpoint; choose another --out")
-    write_text(target / "recipe.yaml", cfg.dump_yaml(recipe.dump()))
     metric = "accuracy" if dataset.task == "single" else "map_macro"
     try:
         with progress("training", recipe.training.steps) as advance:
             while not trainer.finished:
                 result = trainer.run_interval(advance)
                 checkpoint.save(path, trainer.state_dict())
+                write_text(target / "recipe.yaml", cfg.dump_yaml(recipe.dump()))
                 out.print(
                     f"step {result['step']}: validation {metric} {result['validation'][metric]:.4f}, "
                     f"loss {result['validation']['loss']:.4f} ({result['seconds']:.1f} s)"
@@ -80,10 +74,13 @@ def train(
     except Diverged as error:
         out.print(f"[red]diverged:[/] {error}; lower optimizer.lr or raise optimizer.warmup_steps")
         raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        errors.print(f"\ninterrupted at step {trainer.step}; the same command again goes on at the last checkpoint")
+        raise typer.Exit(130) from None
     write_text(target / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in trainer.history))
     if trainer.networks.student is not None:
         score = trainer.history[-1]["validation"][metric]
         bundle.write(trainer, target / "best", "Trained by `launch.py train`.", [f"Validation {metric}: {score:.4f}."])
-        out.print(f"student in {target / 'best'}; next: python launch.py evaluate {target / 'best'} --split test")
+        out.print(f"student in {target / 'best'}; next: python launch.py evaluate {target / 'best'}")
     else:
-        out.print(f"done; next: python launch.py evaluate {target} --split test")
+        out.print(f"done; next: python launch.py evaluate {target}")

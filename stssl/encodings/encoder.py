@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     AnyLocation = Any
     AnyTime = Any
 else:
-    AnyLocation = plugins.choice_of("stssl.encodings.location", LocationEncoding)
-    AnyTime = plugins.choice_of("stssl.encodings.time", TimeEncoding)
+    AnyLocation = plugins.choice_of("stssl.encodings.location", LocationEncoding, "scaled")
+    AnyTime = plugins.choice_of("stssl.encodings.time", TimeEncoding, "day_of_year")
 
 
 class EncoderConfig(Config):

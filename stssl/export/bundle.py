@@ -21,6 +21,7 @@ from torch import nn
 from stssl import config as cfg
 from stssl.data.augment import Views
 from stssl.data.dataset import Dataset
+from stssl.data.splits import LabeledConfig
 from stssl.data.store import ImageStore
 from stssl.errors import CheckpointError, ConfigError, RunError
 from stssl.export.card import model_card
@@ -100,6 +101,7 @@ def load(folder: Path) -> tuple[nn.Module, dict[str, Any], Recipe]:
         network = timm.create_model(**model["timm"])
         network.load_state_dict(load_file(folder / WEIGHTS), strict=True)
         recipe = Recipe.read(folder / RECIPE)
+        _ = [model[key] for key in ("classes", "task", "bands", "image_size", "band_mean", "band_std")]
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{folder}: not a whole bundle ({reason}); export it again") from None
@@ -120,7 +122,8 @@ def evaluate(folder: Path, shards: Path | None, split: str, device: str = "cpu")
     """
     network, model, recipe = load(folder)
     shards = shards or Path(recipe.data.shards)
-    bands = recipe.data.model_copy(update={"bands": tuple(model["bands"])})  # by name: shards may order them otherwise
+    # bands by name, as shards may order them otherwise; and no choice of labels, which evaluation does not need
+    bands = recipe.data.model_copy(update={"bands": tuple(model["bands"]), "labeled": LabeledConfig()})
     dataset = Dataset(bands, ImageStore.open(shards))
     if list(dataset.classes) != model["classes"] or dataset.task != model["task"]:
         raise ConfigError(

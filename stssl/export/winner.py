@@ -6,10 +6,10 @@ from pathlib import Path
 
 from stssl.data.dataset import Dataset
 from stssl.data.store import ImageStore
-from stssl.errors import RunError, did_you_mean
+from stssl.errors import CheckpointError, RunError, did_you_mean
 from stssl.export import bundle
 from stssl.search.replicate import Standing, standings
-from stssl.search.results import more_is_better, test_score
+from stssl.search.results import interval, more_is_better, test_score
 from stssl.search.state import SearchState, TrialState
 from stssl.training import checkpoint
 from stssl.training.recipe import Recipe
@@ -21,9 +21,23 @@ def choose(state: SearchState) -> Standing | None:
     return next(iter(standings(state)), None)
 
 
-def best_replicate(standing: Standing) -> TrialState:
-    """The replicate whose weights are exported: the best on validation, the first on a tie."""
-    return max(standing.replicates, key=lambda replicate: replicate.score)
+def checkpoint_of(run: Path, trial: str) -> Path:
+    """Where a trial's weights lie."""
+    return run / "trials" / trial / "checkpoint.pt"
+
+
+def _best_at_hand(run: Path, standing: Standing) -> TrialState:
+    """The replicate whose weights are exported: the best on validation whose checkpoint can be read."""
+    for replicate in sorted(standing.replicates, key=lambda r: -r.score):
+        try:
+            checkpoint.load(checkpoint_of(run, replicate.id))
+            return replicate
+        except CheckpointError:
+            continue
+    raise RunError(
+        f"{run / 'trials'}: the weights of all replicates of {standing.trial.id} are gone or damaged; train the recipe again: "
+        f"status --json names its settings, and {run / 'search.yaml'} the base recipe"
+    )
 
 
 def export(run: Path, state: SearchState, folder: Path, metric: str, trial: str | None = None) -> TrialState:
@@ -45,15 +59,16 @@ def export(run: Path, state: SearchState, folder: Path, metric: str, trial: str 
     sign = 1 if more_is_better(metric) else -1
     facts = []
     if trial is None:
-        standing = next((s for s in standings(state) if s.trial.id == state.winner), choose(state))
+        standing = next((s for s in standings(state) if s.trial.id == state.winner), None)
         if standing is None:
-            raise RunError(f"{run}: no recipe is replicated yet; finish the search with: python launch.py resume {run}")
-        chosen = best_replicate(standing)
-        low, high = sorted((sign * standing.low, sign * standing.high))
+            raise RunError(
+                f"{run}: the search has no winner yet; finish it with: python launch.py resume {run}, "
+                "or name a trial with --trial"
+            )
+        chosen = _best_at_hand(run, standing)
         facts.append(
-            f"Over {len(standing.replicates)} seeds and labeled subsets this recipe reached validation {metric} "
-            f"{sign * standing.mean:.3f} (95 % interval {low:.3f} to {high:.3f}); these weights are those of the best of them "
-            f"({chosen.id}, {sign * chosen.score:.3f})."
+            f"Over {len(standing.replicates)} replicates this recipe reached validation {metric} "
+            f"{interval(standing, metric)}; these weights are those of {chosen.id} ({sign * chosen.score:.3f}), the best of them."
         )
         if state.tested is not None:
             facts.append(f"Test split, read once: {test_score(state.tested, metric)}.")
@@ -69,7 +84,7 @@ def export(run: Path, state: SearchState, folder: Path, metric: str, trial: str 
         facts.append(f"Validation {metric}: {sign * chosen.score:.3f} (one training).")
     recipe = Recipe.model_validate(chosen.recipe)
     trainer = Trainer(recipe, Dataset(recipe.data, ImageStore.open(Path(recipe.data.shards))))
-    path = run / "trials" / chosen.id / "checkpoint.pt"
+    path = checkpoint_of(run, chosen.id)
     trainer.load_state_dict(checkpoint.load(path), str(path))
     bundle.write(trainer, folder, f"Found by the search {run.name}, trial {chosen.id}.", facts)
     return chosen

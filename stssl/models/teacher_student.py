@@ -18,7 +18,7 @@ Role = Literal["teacher", "student"]
 if TYPE_CHECKING:
     AnyInjection = Any
 else:
-    AnyInjection = plugins.choice_of("stssl.models.injection", Injection)
+    AnyInjection = plugins.choice_of("stssl.models.injection", Injection, "token")
 
 
 class ImageNetwork(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -70,11 +71,15 @@ class _Scheduler(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         name, outcome = trial.config["trial"], json.loads(result["outcome"])
         if "failure" in outcome:
-            decision = self.study.fail(name, **outcome["failure"])
+            failure = outcome["failure"]
+            if failure["kind"] == "infrastructure":
+                self.study.lost(name, failure["reason"], out_of_memory=False)
+                return self.STOP
+            decision = self.study.fail(name, **failure)
         else:
             entry = outcome["result"]
             decision = self.study.report(name, entry["step"], entry["seconds"], entry["validation"], entry["train"])
-        if decision == "stop":
+        if self.study.state.trials[name].status == "stopped":
             delete_weights(self.run, name)
         return self.CONTINUE if decision == "continue" else self.STOP
 
@@ -88,6 +93,11 @@ class _Scheduler(FIFOScheduler):
 
     def __reduce__(self) -> Any:  # as in _Searcher
         return (FIFOScheduler, ())
+
+
+def _name(trial: Trial) -> str:
+    """What Ray's logs call a trial; a trial that goes on after a dead worker is a new one to Ray."""
+    return f"{trial.config['trial']}_{trial.trial_id}"
 
 
 class _Ticker(tune.Callback):
@@ -119,6 +129,7 @@ def cluster(address: str | None, cpus: int | None = None) -> Iterator[None]:
     else:
         _check_address(address)
         where = {"address": address}
+    ours = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         ray.init(
             **where,
@@ -131,10 +142,18 @@ def cluster(address: str | None, cpus: int | None = None) -> Iterator[None]:
         if address is None:
             raise RunError(f"Ray does not start on this machine: {reason}; its logs are in /tmp/ray") from error
         raise RunError(f"--address {address}: no Ray cluster answers there: {reason}") from error
+    _handle(ours)
     try:
         yield
     finally:
         ray.shutdown()
+        _handle(ours)
+
+
+def _handle(handlers: dict[signal.Signals, Any]) -> None:
+    """Take back the signals that Ray's start and stop lay claim to: a polite stop is ours to answer."""
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def _check_address(address: str) -> None:
@@ -184,13 +203,12 @@ def run(study: Study, folder: Path, observer: Observer = lambda study: None) -> 
         observer: Called at every turn of Ray's loop.
 
     Raises:
-        ConfigError: No node can hold a trial.
+        RunError: The same kind of fault of the infrastructure again and again, or the ledger cannot be written.
         KeyboardInterrupt: Ctrl-C; the ledger is whole and the study can be taken up again.
     """
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what went wrong is in the ledger
     resources = study.config.resources
-    check_resources(resources)
     (folder / "ray").mkdir(exist_ok=True)
     trainable = tune.with_resources(RecipeTrial, {"cpu": resources.cpus, "gpu": resources.gpus})
     tuner = tune.Tuner(
@@ -200,6 +218,8 @@ def run(study: Study, folder: Path, observer: Observer = lambda study: None) -> 
             search_alg=_Searcher(study, folder),
             scheduler=_Scheduler(study, folder),
             reuse_actors=True,
+            trial_name_creator=_name,
+            trial_dirname_creator=_name,
         ),
         run_config=tune.RunConfig(
             name=datetime.now().strftime("session-%Y%m%d-%H%M%S"),

@@ -20,6 +20,14 @@ from stssl.errors import RunError
 
 NAME = "ledger.jsonl"
 Event = dict[str, Any]
+KEYS: dict[str, tuple[str, ...]] = {  # what the state cannot do without
+    "created": ("trial", "kind", "params", "recipe", "time"),
+    "result": ("trial", "step", "score", "decision", "seconds", "time"),
+    "failed": ("trial", "reason", "time"),
+    "lost": ("trial",),
+    "winner": ("trial",),
+    "tested": ("trial", "scores"),
+}
 
 
 def read(path: Path | str) -> list[Event]:
@@ -46,6 +54,9 @@ def _parse(path: Path) -> tuple[list[Event], int]:
             event = json.loads(line)
             if not isinstance(event, dict) or "event" not in event:
                 raise ValueError("not an event")
+            missing = [key for key in KEYS.get(event["event"], ()) if key not in event]
+            if missing:
+                raise ValueError(f"an event '{event['event']}' without {', '.join(missing)}")
         except ValueError as error:
             if number == len(lines) - 1:
                 break  # torn by a crash of the file system rather than of the program

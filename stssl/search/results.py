@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from stssl.files import atomic_path
 from stssl.search.ledger import Event
-from stssl.search.replicate import standings
+from stssl.search.replicate import Standing, standings
 from stssl.search.state import SearchState
 from stssl.training.evaluate import METRICS
 
@@ -21,6 +21,18 @@ def more_is_better(metric: str) -> bool:
     return next(table[metric] for table in METRICS.values() if metric in table)
 
 
+def interval(standing: Standing, metric: str) -> str:
+    """Mean with its interval, cut to the metric's range: `0.389 [0.181, 0.597]`."""
+    sign = 1 if more_is_better(metric) else -1
+    mean = f"{sign * standing.mean:.3f}"
+    if math.isnan(standing.low):
+        return f"{mean} [one replicate, no interval]"
+    low, high = sorted((sign * standing.low, sign * standing.high))
+    if metric != "loss":  # all the others lie between 0 and 1
+        low, high = max(0.0, low), min(1.0, high)
+    return f"{mean} [{low:.3f}, {high:.3f}]"
+
+
 def test_score(tested: Event, metric: str) -> str:
     """`accuracy 0.550 on 20 images`."""
     scores = tested["scores"]
@@ -28,25 +40,28 @@ def test_score(tested: Event, metric: str) -> str:
     return f"{metric} {value} on {scores['count']} images"
 
 
-def summary(state: SearchState, trials: int) -> dict[str, Any]:
+def summary(state: SearchState, trials: int, metric: str = "accuracy") -> dict[str, Any]:
     """What `status --json` prints.
 
     Args:
         state: The search.
         trials: How many trials it is meant to have.
+        metric: What the scores are; they are given in its own sign.
     """
     best = state.best()
+    sign = 1 if more_is_better(metric) else -1
     counts = {s: len(state.of_kind("search", s)) for s in ("running", "stopped", "completed", "failed")}  # type: ignore[arg-type]
     replicates = {s: len(state.of_kind("replicate", s)) for s in ("running", "completed", "failed")}  # type: ignore[arg-type]
     return {
         "finished": state.finished,
         "trials": {"planned": trials, **counts},
         "replicates": replicates,
-        "best": {"trial": best.id, "step": best.step, "score": best.score, "params": best.params} if best else None,
+        "best": {"trial": best.id, "step": best.step, "score": sign * best.score, "params": best.params} if best else None,
         "standings": [
             {
-                "trial": s.trial.id, "mean": s.mean, "interval_95": None if math.isnan(s.low) else [s.low, s.high],
-                "scores": [r.score for r in s.replicates],
+                "trial": s.trial.id, "mean": sign * s.mean,
+                "interval_95": None if math.isnan(s.low) else sorted((sign * s.low, sign * s.high)),
+                "scores": [sign * r.score for r in s.replicates],
             }
             for s in standings(state)
         ],
@@ -56,8 +71,12 @@ def summary(state: SearchState, trials: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write_table(state: SearchState, path: Path) -> None:
-    """Write trials.parquet: a row for each trial and replicate, a column for each searched key."""
+def write_table(state: SearchState, path: Path, metric: str = "accuracy") -> None:
+    """Write trials.parquet: a row for each trial and replicate, a column for each searched key.
+
+    Scores are given in the metric's own sign.
+    """
+    sign = 1 if more_is_better(metric) else -1
     trials = list(state.trials.values())
     keys = sorted({key for t in trials for key in t.params})
     columns: dict[str, Any] = {
@@ -67,7 +86,7 @@ def write_table(state: SearchState, path: Path) -> None:
         "status": [t.status for t in trials],
         "reason": [t.reason for t in trials],
         "step": [t.step for t in trials],
-        "score": [t.score if t.results else None for t in trials],
+        "score": [sign * t.score if t.results else None for t in trials],
         "seconds": [t.seconds for t in trials],
     }
     for key in keys:

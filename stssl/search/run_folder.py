@@ -73,6 +73,11 @@ def check(config: SearchConfig, source: str) -> tuple[Space, Dataset]:
         if recipe.data.bands != base.data.bands:
             Dataset(recipe.data, dataset.store)
 
+    if not space.may_be("framework", ("plain", "teacher_student")):
+        raise ConfigError(
+            f"{source}: framework: only metadata_input can occur, which trains no network that sees the image alone, so "
+            "there would be nothing to replicate or export; set or search plain or teacher_student"
+        )
     space.base_point()
     for number, values in enumerate(config.points):
         point = space.point(values, f"points[{number}]")
@@ -106,6 +111,7 @@ def create(folder: Path, config: SearchConfig, card: Card) -> None:
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in ("torch", "timm", "ray", "optuna", "numpy", "pyarrow")},
         "commit": _commit(),
+        "search": config.dump(),
         "data": {"name": card.name, "fingerprint": card.fingerprint, "shards": [s.model_dump() for s in card.shards]},
     }
     try:
@@ -139,18 +145,27 @@ def load(folder: Path) -> tuple[SearchConfig, dict[str, Any]]:
         )
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        manifest["data"]["fingerprint"]
+        _ = (manifest["data"]["fingerprint"], manifest["data"]["name"], dict(manifest["packages"]))
+        _ = (manifest["search"], manifest["stssl"], manifest["created"])
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise RunError(f"{folder / MANIFEST}: cannot be read: {error!r}; start the search anew") from None
     return SearchConfig.read(folder / CONFIG), manifest
 
 
 def check_unchanged(config: SearchConfig, manifest: dict[str, Any]) -> None:
-    """Refuse to go on with shards other than those the search began with.
+    """Refuse to go on with another search, or with shards other than those that this one began with.
 
     Raises:
+        RunError: search.yaml was edited; names the key.
         DataError: The shards differ; names them.
     """
+    began_as, is_now = cfg.flatten(manifest["search"]), cfg.flatten(config.dump())
+    for key in {**began_as, **is_now}:
+        if began_as.get(key) != is_now.get(key) and not key.startswith(("resources.", "note", "recipe.data.shards")):
+            raise RunError(
+                f"{CONFIG}: {key} was {began_as.get(key)!r} when the search began and is {is_now.get(key)!r} now, which "
+                "would mix results that cannot be compared; put it back, or start a new search"
+            )
     folder = Path(cfg.validate(Recipe, config.recipe, f"{CONFIG}: recipe").data.shards)
     card = shards.read_card(folder)
     began, now = manifest["data"]["fingerprint"], card.fingerprint

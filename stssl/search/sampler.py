@@ -76,7 +76,11 @@ class Sampler:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # group: conditional keys
             return optuna.samplers.TPESampler(
-                n_startup_trials=self.config.startup_trials, group=True, multivariate=True, seed=seed
+                n_startup_trials=self.config.startup_trials,
+                group=True,
+                multivariate=True,
+                constant_liar=True,
+                seed=seed,
             )
 
     def add(self, name: str, values: dict[str, Any]) -> None:

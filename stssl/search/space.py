@@ -152,6 +152,12 @@ class Space:
             ordered.update((k, parameters[k]) for k in ready)
         return ordered
 
+    def may_be(self, key: str, values: tuple[Value, ...]) -> bool:
+        """Whether a key of the recipe can take one of some values."""
+        if key in self.parameters:
+            return any(self.parameters[key].contains(value) for value in values)
+        return self.base[key] in values
+
     def active(self, key: str, values: dict[str, Any]) -> bool:
         """Whether a key exists, given the values of the keys before it."""
         for parent, allowed in self.parameters[key].when.items():

@@ -71,6 +71,7 @@ class SearchState:
     winner: str | None = None
     tested: Event | None = None
     finished: bool = False
+    losses: list[str] = field(default_factory=list)
     exhausted: bool = False
 
     @classmethod
@@ -97,8 +98,14 @@ class SearchState:
             if event["decision"] != "continue":
                 trial.status = "stopped" if event["decision"] == "stop" else "completed"
                 trial.reason, trial.ended = event.get("reason", ""), event["time"]
+            self.losses = []
         elif kind == "lost":
             self.trials[event["trial"]].lost += 1
+            self.losses.append(event["trial"])
+        elif kind == "resumed":  # somebody looked after the machine: count anew
+            self.losses = []
+            for trial in self.trials.values():
+                trial.lost = 0
         elif kind == "failed":
             trial = self.trials[event["trial"]]
             trial.status, trial.reason, trial.ended = "failed", event["reason"], event["time"]

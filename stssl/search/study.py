@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from stssl.errors import ConfigError
+from stssl.errors import ConfigError, RunError
 from stssl.search import asha, replicate
 from stssl.search.config import SearchConfig
 from stssl.search.ledger import Event, Ledger
@@ -16,6 +16,8 @@ from stssl.search.sampler import Sampler
 from stssl.search.space import Space
 from stssl.search.state import SearchState, TrialState
 from stssl.training.recipe import Recipe
+
+LOSSES_IN_A_ROW = 4  # of more than one trial and without a result in between: not one recipe's fault
 
 
 class Next(Enum):
@@ -170,7 +172,7 @@ class Study:
 
         Args:
             name: The trial.
-            kind: `diverged`, `raised`, `out_of_memory` or `worker`.
+            kind: `diverged`, `raised`, `out_of_memory` or `infrastructure`.
             reason: One line for people.
         """
         trial = self.state.trials[name]
@@ -181,7 +183,7 @@ class Study:
         return "failed"
 
     def lost(self, name: str, reason: str, out_of_memory: bool) -> None:
-        """A trial's worker or node died: the trial is run again from its checkpoint, `resources.retries` times.
+        """A trial's worker, node or disk failed: it is run again from its checkpoint, `resources.retries` times.
 
         Args:
             name: The trial.
@@ -193,8 +195,16 @@ class Study:
             return
         if out_of_memory:
             self.fail(name, "out_of_memory", reason)
-        elif trial.lost >= self.config.resources.retries:
-            self.fail(name, "worker", f"{reason} (tried {trial.lost + 1} times)")
+            return
+        losses = [*self.state.losses, name]
+        if len(losses) >= LOSSES_IN_A_ROW and len(set(losses)) > 1:
+            self.record("lost", trial=name, reason=reason)
+            raise RunError(
+                f"{len(losses)} trials in a row were lost to the machine, the last one ({name}) by: {reason}; "
+                f"mend that, then: python launch.py resume {self.ledger.path.parent}"
+            )
+        if trial.lost >= self.config.resources.retries:
+            self.fail(name, "infrastructure", f"{reason} (tried {trial.lost + 1} times)")
         else:
             self.record("lost", trial=name, reason=reason)
             self._unfinished.append(trial)

@@ -14,7 +14,7 @@ from ray import tune
 
 from stssl.data.dataset import Dataset
 from stssl.data.store import ImageStore
-from stssl.errors import CheckpointError, StsslError
+from stssl.errors import CheckpointError, DataError, StsslError
 from stssl.files import write_text
 from stssl.training import checkpoint
 from stssl.training.evaluate import Diverged
@@ -97,6 +97,8 @@ class RecipeTrial(tune.Trainable):
             kind = "diverged"
         elif isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error):
             kind = "out_of_memory"
+        elif isinstance(error, DataError | OSError):
+            kind = "infrastructure"  # a disk or a mount, not the recipe: worth another try
         else:
             kind = "raised"
         first = (str(error).splitlines() or [""])[0][:300]

@@ -21,7 +21,7 @@ from stssl.training.optim import OptimizerConfig
 if TYPE_CHECKING:
     AnyAlgorithm = Any
 else:
-    AnyAlgorithm = plugins.choice_of("stssl.algorithms", Algorithm)
+    AnyAlgorithm = plugins.choice_of("stssl.algorithms", Algorithm, "fixmatch")
 
 
 PLUGINS = ("algorithm", "injection", "encoding.location", "encoding.time")  # keys of a recipe that choose a plugin

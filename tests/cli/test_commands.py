@@ -63,6 +63,22 @@ def test_train_resume_evaluate(shards: Path, write: Write, tmp_path: Path, capsy
     assert "optimizer.lr: 0.001 there, 0.5 here" in capsys.readouterr().err
 
 
+def test_train_stopped_before_its_first_checkpoint(shards: Path, write: Write, tmp_path: Path) -> None:
+    import signal
+    import time
+
+    config = recipe_of(shards)
+    config["training"] |= {"steps": 100_000, "eval_interval": 100_000}
+    recipe, out = write(config), tmp_path / "out"
+    for _ in range(2):
+        process = launch("train", recipe, "--out", out, wait=False)
+        time.sleep(9)
+        process.send_signal(signal.SIGINT)
+        _, text = process.communicate(timeout=60)
+        assert process.returncode == 130 and "Traceback" not in text, text
+    assert "the same command again" in text
+
+
 def test_train_metadata_input_needs_no_student(
     shards: Path, write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -142,6 +158,10 @@ BAD_SEARCHES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "too many labels": ({"recipe.data.labeled": {"per_class": 50}}, ("data.labeled.per_class", "50")),
     "no such shards": ({"recipe.data.shards": "/nowhere/at/all"}, ("/nowhere/at/all", "launch.py prepare")),
     "no vit": ({"recipe.model": {"name": "resnet50"}}, ("s.yaml", "model.name", "resnet50")),
+    "nothing to export": (
+        {"recipe.framework": "metadata_input", "space": {"optimizer.lr": {"loguniform": [1e-4, 1e-2]}}},
+        ("s.yaml", "framework", "nothing to replicate or export"),
+    ),
     "no metadata": ({"recipe.encoding": {"location": "none", "time": "none"}}, ("s.yaml", "encoding", "framework")),
     "no such weights": (
         {"recipe.model.pretrained": "/no/file.safetensors"},
@@ -184,7 +204,12 @@ def test_bad_files_and_folders(shards: Path, write: Write, tmp_path: Path, capsy
     (tmp_path / "full" / "file").write_text("mine")
     refused(["search", space, "--out", tmp_path / "full"], "full", "not empty", capsys=capsys)
     refused(["train", write(recipe_of(shards)), "--out", tmp_path / "full"], "full", "--out", capsys=capsys)
-    refused(["train", write(recipe_of(shards)), "--device", "quantum"], "--device quantum", capsys=capsys)
+    for device in ("quantum", "meta"):
+        refused(["train", write(recipe_of(shards)), "--device", device], f"--device {device}", capsys=capsys)
+    inside = tmp_path / "full" / "file" / "x"
+    refused(["train", write(recipe_of(shards)), "--out", inside], "file", capsys=capsys)
+    refused(["search", write(search_of(shards), "s.yaml"), "--out", inside], "file", capsys=capsys)
+    space = write(search_of(shards))
     for command in ("resume", "status", "report", "export"):
         refused([command, tmp_path / "full"], "full", "not the folder of a search", capsys=capsys)
         refused([command, tmp_path / "none"], "none", "not the folder of a search", capsys=capsys)

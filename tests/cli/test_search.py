@@ -166,10 +166,16 @@ def test_interrupt_resume_and_a_second_driver(
     capsys.readouterr()
     assert main(["resume", str(run)]) == 2
     assert "another driver is at work" in capsys.readouterr().err
-    process.send_signal(signal.SIGINT)
-    _, text = process.communicate(timeout=60)
-    assert process.returncode == 130 and f"launch.py resume {run}" in text and "Traceback" not in text
-    done = launch("resume", run)
+    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C, and a batch system's polite stop
+        process.send_signal(number)
+        _, text = process.communicate(timeout=60)
+        assert process.returncode == 130 and f"launch.py resume {run}" in text, text
+        assert "Traceback" not in text and "SIGTERM" not in text
+        count = len(events(run))
+        process = launch("resume", run, wait=False)
+        wait_for(run, lambda log, count=count: any(e["event"] == "result" for e in log[count:]), process)  # type: ignore[misc]
+    out, err = process.communicate(timeout=200)
+    done = subprocess.CompletedProcess(process.args, process.returncode, out, err)
     assert done.returncode == 0, done.stderr
     assert len([e for e in events(run) if e["event"] == "created"]) == 10
 
@@ -198,7 +204,7 @@ def test_failures_are_recorded_and_the_search_goes_on(shards: Path, write: Calla
     assert failed["t0002"]["kind"] == "diverged" and "step" in failed["t0002"]["reason"]
     assert failed["t0003"]["kind"] == "out_of_memory"
     assert (run / "trials" / "t0003" / "error.txt").read_text().startswith("Traceback")
-    assert failed["t0005"]["kind"] == "raised"
+    assert failed["t0005"]["kind"] == "infrastructure" and "tried 3 times" in failed["t0005"]["reason"]
     assert set(failed) == {"t0002", "t0003", "t0005"}
     assert all(f"Failed: {trial}" in out for trial in failed)
 
@@ -238,6 +244,7 @@ def worker_of(driver: int) -> int:
 def test_a_trial_that_fits_on_no_node_is_refused(shards: Path, write: Callable[..., Path], tmp_path: Path) -> None:
     config = search_of(shards, resources={"cpus": 512})
     done = launch("search", write(config), "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
     assert done.returncode == 2 and "512 CPUs" in done.stderr and "largest node" in done.stderr
 
 
@@ -273,6 +280,47 @@ def test_shards_changed_since_the_search_began(
     capsys.readouterr()
     assert main(["resume", str(copy)]) == 2
     assert "have changed since the search began" in capsys.readouterr().err
+
+
+def test_shards_that_vanish_stop_the_driver_and_not_the_search(
+    shards: Path, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    run, data = tmp_path / "run", tmp_path / "data"
+    shutil.copytree(shards, data)
+    process = launch("search", write(search_of(data)), "--out", run, "--cpus", "1", wait=False)
+    wait_for(run, lambda log: any(e["event"] == "created" for e in log), process)
+    data.rename(tmp_path / "elsewhere")
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 2 and "in a row were lost to the machine" in err and "resume" in err
+    assert sum(e["event"] == "failed" for e in events(run)) <= 1
+    (tmp_path / "elsewhere").rename(data)
+    done = launch("resume", run)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_edited_search_is_not_resumed(
+    finished: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(finished[0], copy, ignore=shutil.ignore_patterns("ray"))
+    text = (copy / "search.yaml").read_text()
+    (copy / "search.yaml").write_text(text.replace("metric: accuracy", "metric: loss"))
+    assert main(["resume", str(copy)]) == 2
+    assert "metric was 'accuracy' when the search began and is 'loss' now" in capsys.readouterr().err
+    (copy / "search.yaml").write_text(text.replace("note: ''", "note: mine"))
+    assert main(["resume", str(copy)]) == 0
+
+
+def test_weights_by_a_relative_path_reach_the_workers(
+    shards: Path, write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = recipe_of(shards, framework="plain")
+    assert main(["train", str(write(recipe, "r.yaml")), "--out", "first"]) == 0
+    recipe["model"]["pretrained"] = "first/best/student.safetensors"
+    config = search_of(shards, trials=1, recipe=recipe, replicates={"top": 1, "seeds": 2})
+    done = launch("search", write(config), "--out", "run")
+    assert done.returncode == 0 and "0 failed" in done.stdout, done.stdout + done.stderr
 
 
 def test_first_point_is_the_recipe_file(shards: Path, write: Callable[..., Path], tmp_path: Path) -> None:
