@@ -142,7 +142,16 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
 
 def dump_yaml(data: Mapping[str, Any]) -> str:
     """Write a mapping as YAML in the given order of keys."""
-    return str(yaml.dump(dict(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110))
+
+    def dump(allow_unicode: bool) -> str:
+        return str(yaml.dump(dict(data), Dumper=_Dumper, sort_keys=False, allow_unicode=allow_unicode, width=110))
+
+    text = dump(allow_unicode=True)
+    try:
+        same = yaml.load(text, _Loader) == data
+    except yaml.YAMLError:
+        same = False
+    return text if same else dump(allow_unicode=False)  # PyYAML does not quote some rare line breaks
 
 
 def validate(model: type[ConfigT], data: Any, source: str) -> ConfigT:

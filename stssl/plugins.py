@@ -44,7 +44,7 @@ def find(package: str, base: type) -> dict[str, Any]:
     return found
 
 
-def choice_of(package: str, base: type, default: str) -> Any:
+def choice_of(package: str, base: type, default: str | None = None) -> Any:
     """The pydantic type of "one of these plugins": a union told apart by `name`.
 
     A bare string is short for `{name: string}`; settings without a name are those of the default.
@@ -54,7 +54,7 @@ def choice_of(package: str, base: type, default: str) -> Any:
     def full(value: Any) -> Any:
         if isinstance(value, str):
             return {"name": value}
-        return {"name": default, **value} if isinstance(value, dict) else value
+        return {"name": default, **value} if default and isinstance(value, dict) else value
 
     named = BeforeValidator(full)
     if len(configs) == 1:  # a union of one is no union: pydantic would drop the discriminator

@@ -41,7 +41,7 @@ FAULTS = {  # dotted key, value, what the line says after the file's name
         "encoding.location: unknown choice 'scalde'; did you mean 'scaled'",
     ),
     "far plugin": ("algorithm", "zzz", "algorithm: unknown choice 'zzz'; known: fixmatch, supervised"),
-    "no plugin": ("algorithm", {"threshold": 0.9}, "algorithm: the key 'name' is missing"),
+    "default plugin": ("algorithm", {"treshold": 0.9}, "algorithm: unknown key 'treshold'; did you mean 'threshold'?"),
     "choice": ("framework", "plan", "framework: unknown choice 'plan'; did you mean 'plain'? known: metadata_input"),
     "low": ("optimizer.lr", 0, "optimizer.lr: input should be greater than 0 (got 0)"),
     "high": ("algorithm.threshold", 1.5, "algorithm.threshold: input should be less than or equal to 1 (got 1.5)"),
@@ -163,6 +163,11 @@ def test_yaml_is_written_in_order_and_read_back() -> None:
     data = {"z": 1e-05, "a": {"y": [1, None, True], "b": "no"}, "ü": "1e-4"}
     text = cfg.dump_yaml(data)
     assert list(cfg.parse_yaml(text, "f")) == ["z", "a", "ü"] and cfg.parse_yaml(text, "f") == data and "ü" in text
+
+
+@pytest.mark.parametrize("rare", ["\x85", "a\u2028b", "\x07"])
+def test_rare_characters_survive_yaml(rare: str) -> None:
+    assert cfg.parse_yaml(cfg.dump_yaml({"note": rare}), "f") == {"note": rare}
 
 
 def test_overrides_leave_the_input_alone() -> None:

@@ -58,12 +58,17 @@ def search(
             markup=False,
         )
         return
-    out.print(
-        f"{config.name}: {config.trials} trials, rungs at steps {', '.join(map(str, ladder))}, then "
-        f"{config.replicates.top} recipes x {config.replicates.seeds} replicates"
-    )
+    run_folder.check_free(target)
+
+    def create() -> None:
+        run_folder.create(target, config, dataset.store.card)
+        out.print(
+            f"{config.name}: {config.trials} trials, rungs at steps {', '.join(map(str, ladder))}, then "
+            f"{config.replicates.top} recipes x {config.replicates.seeds} replicates"
+        )
+
     note_absent(recipe, dataset)
-    _run(target, address, cpus, lambda: run_folder.create(target, config, dataset.store.card), config.resources)
+    _run(target, address, cpus, create, config.resources)
 
 
 def _absolute_paths(config: SearchConfig) -> SearchConfig:

@@ -90,21 +90,27 @@ def check(config: SearchConfig, source: str) -> tuple[Space, Dataset]:
     return space, dataset
 
 
+def check_free(folder: Path) -> None:
+    """Refuse a folder for a new search that holds something already.
+
+    Raises:
+        RunError: Says what is there, and what to do instead.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder}: is a file; choose another --out")
+    if folder.exists() and any(folder.iterdir()):
+        known = (folder / CONFIG).exists()
+        hint = f"resume it with: python launch.py resume {folder}" if known else "choose another --out"
+        raise RunError(f"{folder}: exists and is not empty; {hint}")
+
+
 def create(folder: Path, config: SearchConfig, card: Card) -> None:
     """Make a run folder.
 
     Raises:
         RunError: The folder is in use or cannot be written.
     """
-    if folder.exists() and not folder.is_dir():
-        raise RunError(f"{folder}: is a file; choose another --out")
-    if folder.exists() and any(folder.iterdir()):
-        hint = (
-            f"resume it with: python launch.py resume {folder}"
-            if (folder / CONFIG).exists()
-            else "choose another --out"
-        )
-        raise RunError(f"{folder}: exists and is not empty; {hint}")
+    check_free(folder)
     manifest = {
         "stssl": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -159,6 +165,7 @@ def check_unchanged(config: SearchConfig, manifest: dict[str, Any]) -> None:
         RunError: search.yaml was edited; names the key.
         DataError: The shards differ; names them.
     """
+    folder = Path(cfg.validate(Recipe, config.recipe, f"{CONFIG}: recipe").data.shards)
     began_as, is_now = cfg.flatten(manifest["search"]), cfg.flatten(config.dump())
     for key in {**began_as, **is_now}:
         if began_as.get(key) != is_now.get(key) and not key.startswith(("resources.", "note", "recipe.data.shards")):
@@ -166,7 +173,6 @@ def check_unchanged(config: SearchConfig, manifest: dict[str, Any]) -> None:
                 f"{CONFIG}: {key} was {began_as.get(key)!r} when the search began and is {is_now.get(key)!r} now, which "
                 "would mix results that cannot be compared; put it back, or start a new search"
             )
-    folder = Path(cfg.validate(Recipe, config.recipe, f"{CONFIG}: recipe").data.shards)
     card = shards.read_card(folder)
     began, now = manifest["data"]["fingerprint"], card.fingerprint
     if began != now:

@@ -326,7 +326,7 @@ def test_workers_that_die(search_config, space_of, tmp_path: Path) -> None:
     study.lost(one.trial, "its worker died", False)
     assert study.next().trial == one.trial and study.next() is Next.WAIT
     study.lost(one.trial, "its worker died", False)
-    assert study.state.trials[one.trial].reason == "worker: its worker died (tried 3 times)"
+    assert study.state.trials[one.trial].reason == "infrastructure: its worker died (tried 3 times)"
     study.lost(two.trial, "its worker used more memory than the node has", True)
     assert study.state.trials[two.trial].reason.startswith("out_of_memory: its worker used more")
     study.lost(two.trial, "late", False)
