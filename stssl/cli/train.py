@@ -27,7 +27,6 @@ def train(
 
     from stssl import config as cfg
     from stssl.data.dataset import Dataset
-    from stssl.data.store import ImageStore
     from stssl.errors import RunError
     from stssl.export import bundle
     from stssl.files import write_text
@@ -41,7 +40,7 @@ def train(
     recipe = cfg.validate(Recipe, data, str(recipe_file))
     device = pick_device(device)
     target = target or Path("runs") / f"train-{recipe_file.stem}-{recipe.digest()[:6]}"
-    dataset = Dataset(recipe.data, ImageStore.open(Path(recipe.data.shards)))
+    dataset = Dataset.open(recipe.data)
     trainer = Trainer(recipe, dataset, device)
     note_absent(recipe, dataset)
     parameters = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from stssl.data.dataset import Dataset
-from stssl.data.store import ImageStore
 from stssl.errors import CheckpointError, RunError, did_you_mean
 from stssl.export import bundle
 from stssl.search.replicate import Standing, standings
@@ -83,7 +82,7 @@ def export(run: Path, state: SearchState, folder: Path, metric: str, trial: str 
             )
         facts.append(f"Validation {metric}: {sign * chosen.score:.3f} (one training).")
     recipe = Recipe.model_validate(chosen.recipe)
-    trainer = Trainer(recipe, Dataset(recipe.data, ImageStore.open(Path(recipe.data.shards))))
+    trainer = Trainer(recipe, Dataset.open(recipe.data))
     path = checkpoint_of(run, chosen.id)
     trainer.load_state_dict(checkpoint.load(path), str(path))
     bundle.write(trainer, folder, f"Found by the search {run.name}, trial {chosen.id}.", facts)

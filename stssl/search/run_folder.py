@@ -22,7 +22,6 @@ from stssl.algorithms.base import Algorithm
 from stssl.data import shards
 from stssl.data.dataset import Dataset
 from stssl.data.schema import Card
-from stssl.data.store import ImageStore
 from stssl.errors import CheckpointError, ConfigError, DataError, RunError, StsslError, did_you_mean
 from stssl.files import write_text
 from stssl.plugins import build
@@ -57,7 +56,7 @@ def check(config: SearchConfig, source: str) -> tuple[Space, Dataset]:
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
     try:
-        dataset = Dataset(base.data, ImageStore.open(Path(base.data.shards)))
+        dataset = Dataset.open(base.data)
         Trainer(base, dataset)  # builds the networks: weights that cannot be had show here, not in every trial
     except (CheckpointError, ConfigError) as error:
         raise type(error)(f"{source}: recipe: {error}") from None

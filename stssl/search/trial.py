@@ -13,7 +13,6 @@ import torch
 from ray import tune
 
 from stssl.data.dataset import Dataset
-from stssl.data.store import ImageStore
 from stssl.errors import CheckpointError, DataError, StsslError
 from stssl.files import write_text
 from stssl.training import checkpoint
@@ -59,7 +58,7 @@ class RecipeTrial(tune.Trainable):
 
     def _make_trainer(self, config: dict[str, Any]) -> Trainer:
         recipe = Recipe.model_validate(config["recipe"])
-        dataset = Dataset(recipe.data, ImageStore.open(Path(recipe.data.shards)))
+        dataset = Dataset.open(recipe.data)
         device = "cuda" if torch.cuda.is_available() and config["gpus"] > 0 else "cpu"
         trainer = Trainer(recipe, dataset, device)
         path = self.folder / CHECKPOINT
