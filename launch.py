@@ -17,6 +17,8 @@ def main() -> None:
         remedy = "run `make demo`, which installs everything into .venv, or `pip install -e .`"
         print(f"stssl needs the package '{package}', which this Python cannot import: {remedy}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:  # so early that the command line could not answer it
+        sys.exit(130)
     sys.exit(run())
 
 

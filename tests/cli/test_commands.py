@@ -50,7 +50,7 @@ def test_train_resume_evaluate(shards: Path, write: Write, tmp_path: Path, capsy
     assert "images: labeled 20" in capsys.readouterr().out and not out.exists()
     assert main(["train", recipe, "--out", str(out)]) == 0
     first = capsys.readouterr().out
-    assert first.count("step ") == 9 and "best" in first
+    assert first.count("\nstep ") == 9 and "best" in first
     weights = (out / "best" / "student.safetensors").read_bytes()
     assert main(["train", recipe, "--out", str(out)]) == 0
     assert "resuming at step 9" in capsys.readouterr().out
@@ -71,7 +71,8 @@ def test_train_stopped_before_its_first_checkpoint(shards: Path, write: Write, t
     config["training"] |= {"steps": 100_000, "eval_interval": 100_000}
     recipe, out = write(config), tmp_path / "out"
     process = launch("train", recipe, "--out", out, wait=False)
-    time.sleep(10)
+    assert f"results in {out}" in process.stdout.readline()
+    time.sleep(1)
     process.send_signal(signal.SIGINT)
     _, text = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in text, text
