@@ -71,10 +71,13 @@ def test_train_stopped_before_its_first_checkpoint(shards: Path, write: Write, t
     config["training"] |= {"steps": 100_000, "eval_interval": 100_000}
     recipe, out = write(config), tmp_path / "out"
     process = launch("train", recipe, "--out", out, wait=False)
-    assert f"results in {out}" in process.stdout.readline()
-    time.sleep(1)
-    process.send_signal(signal.SIGINT)
-    _, text = process.communicate(timeout=60)
+    try:
+        assert f"results in {out}" in process.stdout.readline()
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        _, text = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130 and "Traceback" not in text, text
     assert "the same command again" in text
     assert not out.exists() or not any(out.iterdir())  # so nothing stands in the way of that command
