@@ -59,6 +59,7 @@ def train(
         out.print(f"resuming at step {trainer.step}")
     elif target.exists() and any(target.iterdir()):
         raise RunError(f"{target}: exists, is not empty and holds no checkpoint; choose another --out")
+    target.mkdir(parents=True, exist_ok=True)  # a place that cannot be written shows now, not after the first interval
     out.print(f"{recipe.training.steps - trainer.step} steps on {device}, results in {target}")
     metric = "accuracy" if dataset.task == "single" else "map_macro"
     try:
