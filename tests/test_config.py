@@ -232,6 +232,7 @@ def test_digest_ignores_order_and_where_the_shards_lie() -> None:
     full = recipe()
     backwards = dict(reversed(full.dump().items())) | {"algorithm": dict(reversed(full.dump()["algorithm"].items()))}
     assert cfg.validate(Recipe, backwards, "r").digest() == full.digest() == recipe(data__shards="elsewhere").digest()
+    assert recipe(data__residency="device").digest() == full.digest()
     assert re.fullmatch("[0-9a-f]{12}", full.digest())
     assert recipe(algorithm="fixmatch").digest() != full.digest()
     assert cfg.digest({"a": {"b": 1, "c": 2}, "d": 3}) == cfg.digest({"d": 3, "a": {"c": 2, "b": 1}})
@@ -240,7 +241,9 @@ def test_digest_ignores_order_and_where_the_shards_lie() -> None:
 CHANGED = {  # another valid value for every key of the recipe
     "data.bands": ["B04"], "data.split.by": "column", "data.split.block_deg": 1, "data.split.validation": 0.3,
     "data.split.test": 0.3, "data.split.seed": 1, "data.labeled.count": 9, "data.labeled.per_class": 9,
-    "data.labeled.fraction": 0.5, "data.labeled.seed": 1, "views.crop_ratio": 0.9, "views.flips": False,
+    "data.labeled.fraction": 0.5, "data.labeled.seed": 1, "data.validation_budget.count": 9,
+    "data.validation_budget.per_class": 9, "data.validation_budget.fraction": 0.5, "data.validation_budget.seed": 1,
+    "data.split.holdout": {"months": [1]}, "views.crop_ratio": 0.9, "views.flips": False,
     "views.strong_ops": 2, "views.strong_magnitude": 4, "framework": "plain", "encoding.location.name": "none",
     "encoding.time.name": "none", "encoding.time.harmonics": 2, "encoding.time.period_days": 365, "model.name": "tiny",
     "model.image_size": 64, "model.patch_size": 8, "model.embed_dim": 64, "model.depth": 2, "model.num_heads": 2,
@@ -256,7 +259,7 @@ CHANGED = {  # another valid value for every key of the recipe
 def test_digest_follows_every_value() -> None:
     pair = {"algorithm.threshold_negative": 0.1, "algorithm.threshold_positive": 0.9}
     keys = set(cfg.flatten(recipe().dump()))
-    known = {*CHANGED, *pair, "data.shards", "injection.name"}
+    known = {*CHANGED, *pair, "data.shards", "data.residency", "injection.name"}
     assert keys <= known, f"this test does not know {keys - known}: add another valid value"
     changes: list[dict[str, Any]] = [{}, pair, *({key: value} for key, value in CHANGED.items())]
     full = recipe().dump()

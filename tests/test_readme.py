@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from stssl.algorithms.base import Algorithm
-from stssl.data import shards
+from stssl.data.prepare import prepare
 from stssl.data.sources.base import Source
 from stssl.encodings.base import LocationEncoding
 from stssl.search.config import SearchConfig
@@ -43,7 +43,8 @@ def test_own_source(tmp_path: Path) -> None:
     for number, label in enumerate(["field", "lake", "unlabeled"]):
         (tmp_path / "raw" / label).mkdir(parents=True)
         np.save(tmp_path / "raw" / label / f"{number}.npy", np.full((4, 32, 32), number, np.uint16))
-    card, written = shards.prepare(plugin(plugin.Config(root=tmp_path / "raw")), tmp_path / "shards")
+    source = plugin(plugin.Config(root=str(tmp_path / "raw")))
+    card, written, _ = prepare(source, tmp_path / "shards")
     assert written and card.count == 3 and card.classes == ("field", "lake")
 
 

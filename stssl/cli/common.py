@@ -12,6 +12,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from stssl.storage import is_uri
+
 if TYPE_CHECKING:
     from stssl.data.dataset import Dataset
     from stssl.training.recipe import Recipe
@@ -30,16 +32,25 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a 
 
 @contextmanager
 def progress(label: str, total: int) -> Iterator[Any]:
-    """A progress bar with the time left on a terminal, nothing elsewhere; yields a function of the amount done."""
+    """A progress bar with the time left on a terminal, nothing elsewhere; yields a function that moves it.
+
+    The function takes the amount done, or what is being done, the amount and the whole.
+    """
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
     with Progress(*columns, console=errors, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(label, total=total)
-        yield lambda done: bar.update(task, completed=done)
+
+        def advance(*now: Any) -> None:
+            if len(now) == 3 and now[0] != bar.tasks[0].description:
+                bar.reset(task, description=now[0], total=now[2])  # another thing: its time starts now
+            bar.update(task, completed=now[-1] if len(now) == 1 else now[1])
+
+        yield advance
 
 
 def absolute(path: str) -> str:
-    """The path as found from any folder."""
-    return str(Path(path).expanduser().resolve())
+    """The path as found from any folder; a URI is that already."""
+    return path if is_uri(path) else str(Path(path).expanduser().resolve())
 
 
 def resolve_paths(recipe: dict[str, Any]) -> None:

@@ -15,8 +15,8 @@ def evaluate(
     folder: Annotated[
         Path, typer.Argument(metavar="STUDENT", help="An exported student, or a folder made by `train`.")
     ],
-    split: Annotated[str, typer.Option(help="validation or test.")] = "validation",
-    shards: Annotated[Path | None, typer.Option(help="Other shards than the recipe's own.")] = None,
+    split: Annotated[str, typer.Option(help="validation, test, holdout or validation_full.")] = "validation",
+    shards: Annotated[str | None, typer.Option(help="Other shards than the recipe's own.")] = None,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -38,7 +38,7 @@ def evaluate(
         result = bundle.evaluate(folder, shards, split, pick_device(device))
     elif (folder / "checkpoint.pt").exists() and (folder / "recipe.yaml").exists():
         recipe = Recipe.read(folder / "recipe.yaml")
-        trainer = Trainer(recipe, Dataset(recipe.data, ImageStore.open(shards or Path(recipe.data.shards))))
+        trainer = Trainer(recipe, Dataset(recipe.data, ImageStore.open(shards or recipe.data.shards)))
         trainer.load_state_dict(checkpoint.load(folder / "checkpoint.pt"), str(folder / "checkpoint.pt"))
         result = trainer.evaluate(split)
     else:

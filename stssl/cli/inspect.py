@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from stssl.cli.common import out
 
 
 def inspect(
-    folder: Annotated[Path, typer.Argument(metavar="SHARDS", help="A folder made by `prepare`.")],
+    place: Annotated[str, typer.Argument(metavar="SHARDS", help="A folder made by `prepare`: a path or a URI.")],
     verify: Annotated[bool, typer.Option("--verify", help="Check every shard's checksum.")] = False,
+    target: Annotated[
+        Path | None, typer.Option("--out", help="Folder for the pictures. [default: runs/inspect-NAME-FINGERPRINT]")
+    ] = None,
+    pictures: Annotated[
+        bool, typer.Option(help="Draw the map of places and the sheet of samples with their views.")
+    ] = True,
 ) -> None:
-    """Show what is in some shards: the card, counts by class, how many have a place and a date.
+    """Show what is in some shards: card, counts by class, split and season, a map of places, samples with their views.
 
     Example: `python launch.py inspect runs/data/eurosat-103 --verify`
     """
+    from stssl.analysis import dataset
     from stssl.data import shards
+    from stssl.storage import Folder
 
+    folder = Folder(place)
     card = shards.verify(folder) if verify else shards.read_card(folder)
     size = sum(shard.bytes for shard in card.shards)
     channels, height, width = card.shape
@@ -29,6 +38,7 @@ def inspect(
     for key, value in {
         "data set": card.name,
         "images": f"{card.count}, {channels} x {height} x {width} {card.dtype}",
+        "left out": f"{card.skipped}, listed in skipped.csv" if card.skipped else "",
         "bands": ", ".join(card.bands),
         "task": "one class per image" if card.task == "single" else "several classes per image",
         "shards": f"{len(card.shards)}, {size / 1e6:.1f} MB" + (", all checksums match" if verify else ""),
@@ -36,31 +46,30 @@ def inspect(
         "licence": card.licence,
         "source": card.attribution,
     }.items():
-        table.add_row(f"[bold]{key}[/]", value)
+        if value:
+            table.add_row(f"[bold]{key}[/]", escape(value))
     out.print(table)
+    view = dataset.overview(folder, card)
+    unlabeled = {"(unlabeled)": view.unlabeled} if view.unlabeled else {}
+    _counts("class", {**view.classes, **unlabeled})
+    if view.splits:
+        _counts("split", view.splits)
+    if view.dated:
+        _counts("season", view.seasons)
+    out.print(f"\nwith a place: {view.placed} of {card.count}; with a date: {view.dated} of {card.count}")
+    if not pictures:
+        return
+    target = target or Path("runs") / f"inspect-{card.name}-{card.fingerprint[:6]}"
+    dataset.draw_map(view, card, target / "map.png")
+    dataset.draw_samples(folder, card, target / "samples.png")
+    out.print(f"pictures: {target / 'map.png'}, {target / 'samples.png'}", markup=False)
 
-    classes: Counter[str] = Counter()
-    unlabeled = placed = dated = 0
-    splits: Counter[str] = Counter()
-    for batch in shards.read_rows(folder, ["labels", "lat", "lng", "time", "split"], verified=True):
-        for labels in batch["labels"].to_pylist():
-            classes.update(labels or ())
-            unlabeled += labels is None
-        placed += sum(
-            a is not None and b is not None
-            for a, b in zip(*(batch[k].to_pylist() for k in ("lat", "lng")), strict=True)
-        )
-        dated += len(batch) - batch["time"].null_count
-        splits.update(s for s in batch["split"].to_pylist() if s)
-    counts = Table(title=None, box=None, pad_edge=False)
-    counts.add_column("class")
-    counts.add_column("images", justify="right")
-    for name in card.classes:
-        counts.add_row(name, str(classes[name]))
-    if unlabeled:
-        counts.add_row("(unlabeled)", str(unlabeled))
+
+def _counts(what: str, counts: dict[str, int]) -> None:
+    table = Table(title=None, box=None, pad_edge=False)
+    table.add_column(what)
+    table.add_column("images", justify="right")
+    for name, count in counts.items():
+        table.add_row(escape(name), f"{count}")
     out.print()
-    out.print(counts)
-    out.print(f"\nwith a place: {placed} of {card.count}; with a date: {dated} of {card.count}")
-    if splits:
-        out.print("split column: " + ", ".join(f"{name} {n}" for name, n in sorted(splits.items())))
+    out.print(table)

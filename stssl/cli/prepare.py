@@ -2,30 +2,54 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from stssl.cli.common import DryRun, Set, out, progress
+from stssl.cli.common import DryRun, Set, errors, out, progress
+
+if TYPE_CHECKING:
+    from stssl.data.jobs import Spread
+
+_FEW = 4096  # images that one process has read before a cluster of workers has started
+_SHOWN = 5  # samples left out that are named on the screen; all are in skipped.csv
 
 
 def prepare(
-    source: Annotated[str, typer.Argument(help="What the data set looks like on disk: eurosat.")],
-    root: Annotated[Path, typer.Argument(help="Its folder.")],
-    target: Annotated[Path, typer.Option("--out", help="Folder for the shards.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="What the data set looks like: eurosat, bigearthnet_v1, bigearthnet_v2, table or simulated."
+        ),
+    ],
+    root: Annotated[str, typer.Argument(help="Its folder or file: a path, or a URI such as s3://BUCKET/FOLDER.")],
+    target: Annotated[str, typer.Option("--out", help="Folder for the shards: a path or a URI.")],
     set_: Set = [],  # noqa: B006
+    on_error: Annotated[
+        Literal["raise", "skip"],
+        typer.Option(help="At a damaged image: stop, or leave it out and list it in skipped.csv."),
+    ] = "raise",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that read and write. [default: all CPUs]")
+    ] = None,
+    address: Annotated[str | None, typer.Option(help="Of a running Ray cluster whose nodes do the work.")] = None,
+    rows_per_shard: Annotated[int | None, typer.Option(min=1, help="[default: 64 MiB of pixels]")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace shards that are there already.")] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Turn raw images into Parquet shards, once; every later command reads those.
 
-    Shards that are up to date are left alone. An interrupted run leaves nothing behind.
+    Shards that are up to date are left alone. After an interruption the same command goes on where it was. Settings of the
+    source are given by `--set`.
 
-    Example: `python launch.py prepare eurosat data/eurosat_ms_103 --out runs/data/eurosat-103`
+    Examples: `python launch.py prepare eurosat data/eurosat_ms_103 --out runs/data/eurosat-103`,
+    `python launch.py prepare bigearthnet_v1 /data/BigEarthNet-v1.0 --out s3://BUCKET/ben --set classes=19`
     """
     from stssl import config, plugins
-    from stssl.data import shards
+    from stssl.data.prepare import prepare as write
     from stssl.data.sources.base import Source
     from stssl.errors import ConfigError, did_you_mean
 
@@ -33,16 +57,45 @@ def prepare(
     if source not in known:
         raise ConfigError(f"source '{source}' is unknown; {did_you_mean(source, known)}")
     plugin = known[source]
-    settings = {"name": source, "root": str(root), **config.parse_set(set_)}
+    settings = config.with_overrides({"name": source, "root": root}, config.parse_set(set_))
     reader = plugin(config.validate(plugin.Config, settings, f"prepare {source}"))
     total = len(reader)
     if dry_run:
         out.print(f"{total} images of {reader.name} in {root} -> {target}")
         return
-    with progress("preparing", total) as advance:
-        card, written = shards.prepare(reader, target, overwrite=overwrite, on_progress=lambda done, _: advance(done))
+    with ExitStack() as stack:
+        spread = stack.enter_context(_workers(workers, address, total))
+        advance = stack.enter_context(progress("looking at files", total))
+        try:
+            card, written, skipped = write(reader, target, rows_per_shard, overwrite, on_error, spread, advance)
+        except KeyboardInterrupt:
+            errors.print("\ninterrupted; nothing is lost, the same command goes on where it was")
+            raise typer.Exit(130) from None
     state = "written to" if written else "up to date in"
     out.print(
         f"{card.name}: {card.count} images, {len(card.bands)} bands, {len(card.classes)} classes; "
-        f"{len(card.shards)} shard(s) {state} {target} (fingerprint {card.fingerprint[:12]})"
+        f"{len(card.shards)} shard(s) {state} {target} (fingerprint {card.fingerprint[:12]})",
+        markup=False,
     )
+    for sample, reason in skipped[:_SHOWN]:
+        errors.print(f"left out: {sample}: {reason}", markup=False)
+    if skipped:
+        errors.print(f"left out: {len(skipped)} image(s), all listed in skipped.csv beside the shards")
+
+
+@contextmanager
+def _workers(workers: int | None, address: str | None, total: int) -> Iterator[Spread | None]:
+    """Where shards are written: on a Ray cluster, or in this process where that costs more than it brings."""
+    alone = workers == 1 or os.cpu_count() == 1 or (workers is None and total < _FEW)
+    if address is None and alone:
+        yield None
+        return
+    from stssl.search import ray_environment
+
+    ray_environment.prepare(address)  # before Ray is imported
+
+    from stssl.data.parallel import on_ray
+    from stssl.search.driver import cluster
+
+    with cluster(address, workers):
+        yield on_ray

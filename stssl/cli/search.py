@@ -49,10 +49,9 @@ def search(
     ladder = asha.rungs(config.scheduler, recipe.training.steps, recipe.training.eval_interval)
     if dry_run:
         out.print(cfg.dump_yaml(config.dump()), end="", markup=False)
-        sizes = ", ".join(f"{name} {len(rows)}" for name, rows in dataset.split._asdict().items())
         r = config.resources
         out.print(
-            f"\n# images: {sizes}\n# {config.trials} trials, rungs at steps {', '.join(map(str, ladder))}; then "
+            f"\n# images: {dataset.split.sizes()}\n# {config.trials} trials, rungs at steps {', '.join(map(str, ladder))}; then "
             f"{config.replicates.top} recipes x {config.replicates.seeds} replicates\n"
             f"# a trial takes {r.cpus} CPU(s) and {r.gpus:g} GPU(s)\n# run folder: {target}",
             markup=False,

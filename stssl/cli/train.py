@@ -48,9 +48,9 @@ def train(
     }
     if dry_run:
         out.print(cfg.dump_yaml(recipe.dump()), end="", markup=False)
-        sizes = ", ".join(f"{name} {len(rows)}" for name, rows in dataset.split._asdict().items())
         out.print(
-            f"\n# images: {sizes}\n# parameters: {parameters}\n# device: {device}, output: {target}", markup=False
+            f"\n# images: {dataset.split.sizes()}\n# parameters: {parameters}\n# device: {device}, output: {target}",
+            markup=False,
         )
         return
     path = target / "checkpoint.pt"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from stssl.data.dataset import Dataset
 from stssl.data.schema import Batch
@@ -31,21 +33,60 @@ class Batches:
     def __init__(self, dataset: Dataset, labeled: int, unlabeled: int, seed: int, device: torch.device | str) -> None:
         self.dataset, self.labeled, self.unlabeled, self.seed = dataset, labeled, unlabeled, seed
         self.device = torch.device(device)
+        pinned = self.device.type == "cuda"
+        self._places = [[_Place(dataset, size, pinned) for _ in range(2)] for size in (labeled, unlabeled)]
+        self._thread = ThreadPoolExecutor(1, "batches")
+        self._ahead: tuple[int, Future[tuple[Batch, Batch | None]]] | None = None
 
     def draw(self, step: int) -> tuple[Batch, Batch | None]:
-        """The labeled and the unlabeled batch of a step (from 0), on the device."""
+        """The labeled and the unlabeled batch of a step (from 0), on the device.
+
+        Meanwhile a thread fetches the batches of the step after it, so that they are there when they are asked for. Images
+        stay as they are until the next draw.
+        """
+        drawn = None
+        if self._ahead is not None:
+            fetched_for, fetched = self._ahead[0], self._ahead[1].result()  # also so that one thread writes at a time
+            drawn = fetched if fetched_for == step else None
+        drawn = drawn or self._fetch(step)
+        self._ahead = (step + 1, self._thread.submit(self._fetch, step + 1))
+        return drawn
+
+    def _fetch(self, step: int) -> tuple[Batch, Batch | None]:
         labeled = self._take(self.dataset.split.labeled, _LABELED, self.labeled, step)
         if self.unlabeled == 0:
             return labeled, None
         return labeled, self._take(self.dataset.split.unlabeled, _UNLABELED, self.unlabeled, step)
 
     def _take(self, pool: NDArray[np.int64], stream: int, size: int, step: int) -> Batch:
-        batch = self.dataset.batch(pool[positions(self.seed, stream, len(pool), size, step)])
-        if self.device.type == "cpu":
-            return batch
-        # Pinned memory lets the copy to the GPU run beside the work that is already queued there.
-        tensors = (tensor.pin_memory() if self.device.type == "cuda" else tensor for tensor in batch)
-        return Batch(*(tensor.to(self.device, non_blocking=True) for tensor in tensors))
+        place = self._places[stream][step % 2]
+        batch = self.dataset.batch(pool[positions(self.seed, stream, len(pool), size, step)], place.free())
+        moved = Batch(*(tensor.to(self.device, non_blocking=True) for tensor in batch))
+        place.sent(self.device)
+        return moved
+
+
+class _Place:
+    """Memory that one batch of images in two is copied to; fresh memory costs more than the copy itself.
+
+    On the way to a GPU it is pinned, which lets the copy run beside the work that is already queued there.
+    """
+
+    def __init__(self, dataset: Dataset, rows: int, pinned: bool) -> None:
+        self.images = dataset.buffer(rows, pinned)
+        self._copied: torch.cuda.Event | None = None
+
+    def free(self) -> Tensor | None:
+        """The memory, once the GPU has taken what lay there."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return self.images
+
+    def sent(self, device: torch.device) -> None:
+        """The batch is on its way."""
+        if device.type == "cuda":
+            self._copied = torch.cuda.Event()
+            self._copied.record(torch.cuda.current_stream(device))
 
 
 def positions(seed: int, stream: int, pool: int, size: int, step: int) -> NDArray[np.int64]:

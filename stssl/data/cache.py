@@ -1,7 +1,7 @@
 """Unpacked data sets on a node: built once under a lock, found again by fingerprint, rebuilt when damaged.
 
 Shards are made to be carried; reading single images from them at random is slow. So the first process that opens a
-data set on a node unpacks it into the cache, and all others map the same file.
+data set on a node unpacks it into the cache, and all others map the same files.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from filelock import FileLock
 
 from stssl.data.schema import Card
-from stssl.data.shards import read_rows
-from stssl.errors import DataError
+from stssl.data.unpack import FILES, IMAGES, unpack_shards
+from stssl.errors import ConfigError, DataError
+from stssl.storage import Folder
 
-_SPARE = 16 * 2**20  # bytes beside the pixels: ids, labels, places
+_ROW_BYTES = 256  # about what a row takes beside its pixels
 
 
 def cache_home() -> Path:
@@ -31,97 +30,128 @@ def cache_home() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stssl"
 
 
-def unpack(shards: Path, card: Card, home: Path) -> Path:
+def unpack(folder: Folder, card: Card, home: Path) -> Path:
     """Unpack shards into the cache, unless that was done already.
 
     Args:
-        shards: The prepared folder.
+        folder: The prepared folder.
         card: Its card.
         home: The folder of caches.
 
     Returns:
-        A folder with `images.bin`, [N, C, H, W] raw little-endian pixels, and `rows.parquet`, all other columns.
+        A folder with `images.bin`, [N, C, H, W] raw little-endian pixels; `labels.npy`, `place.npy`, `time.npy`; and
+        `rows.arrow`, ids and splits.
 
     Raises:
         DataError: A shard is missing or damaged, or the cache has no room or cannot be written.
+        ConfigError: $STSSL_CACHE_LIMIT_GB is no number.
     """
-    folder = home / card.fingerprint
-    if _is_whole(folder, card):
-        return folder
+    entry = home / card.fingerprint
+    if _is_whole(entry, card):
+        return entry
     try:
         home.mkdir(parents=True, exist_ok=True)
         with FileLock(home / f"{card.fingerprint}.lock"):  # the others wait for the one that builds
-            if not _is_whole(folder, card):
-                _build(shards, card, folder)
+            if not _is_whole(entry, card):
+                _build(folder, card, entry)
     except OSError as error:
         raise DataError(f"{home}: the cache cannot be written: {error}; set STSSL_CACHE to another folder") from None
-    return folder
+    return entry
 
 
-def _is_whole(folder: Path, card: Card) -> bool:
+def _is_whole(entry: Path, card: Card) -> bool:
     """Whether a cache entry is there, complete and unchanged.
 
     Size and date of each file tell, which costs nothing. A file whose date changed (touched, copied, written to) is
     compared with its SHA-256.
     """
     try:
-        seal = json.loads((folder / "seal.json").read_text(encoding="utf-8"))
-        for name in ("images.bin", "rows.parquet"):
-            status, known = (folder / name).stat(), seal[name]
+        seal = json.loads((entry / "seal.json").read_text(encoding="utf-8"))
+        for name in FILES:
+            status, known = (entry / name).stat(), seal[name]
             if status.st_size != known["bytes"]:
                 return False
             if status.st_mtime_ns != known["mtime_ns"]:
-                with (folder / name).open("rb") as file:
-                    if hashlib.file_digest(file, "sha256").hexdigest() != known["sha256"]:
-                        return False
-        return bool(seal["images.bin"]["bytes"] == _pixel_bytes(card))
+                sizes, sums = zip(*known["chunks"], strict=True)
+                if _sums(entry / name, list(sizes)) != list(sums):
+                    return False
+        return bool(seal[IMAGES]["bytes"] == pixel_bytes(card))
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def _pixel_bytes(card: Card) -> int:
+def pixel_bytes(card: Card) -> int:
+    """Bytes of all images of a data set."""
     return card.count * int(np.prod(card.shape)) * np.dtype(card.dtype).itemsize
 
 
-def _build(shards: Path, card: Card, folder: Path) -> None:
+def _build(folder: Folder, card: Card, entry: Path) -> None:
     """Unpack shards into a cache entry; the caller holds its lock."""
-    partial = folder.with_name(f"{folder.name}.partial")
-    for leftover in (partial, folder):  # a run that died; a damaged entry (who maps it keeps its file)
+    partial = entry.with_name(f"{entry.name}.partial")
+    for leftover in (partial, entry):  # a run that died; a damaged entry (who maps it keeps its file)
         if leftover.exists():
             shutil.rmtree(leftover)
-    need, have = _pixel_bytes(card) + _SPARE, shutil.disk_usage(folder.parent).free
-    if need > have:
-        raise DataError(
-            f"{folder.parent}: the cache needs {need / 2**30:.2f} GiB for '{card.name}', "
-            f"and {have / 2**30:.2f} GiB are free; make room, or set STSSL_CACHE to a folder on a larger disk"
-        )
+    _check_room(card, entry.parent)
     partial.mkdir()
     try:
-        pixels, rows = hashlib.sha256(), []
-        # Plain writes, not a memory map: on a full disk they raise, where a map would kill the process.
-        with (partial / "images.bin").open("wb") as file:
-            for batch in read_rows(shards):
-                for image in batch.column("image"):
-                    view = memoryview(image.as_buffer())
-                    file.write(view)
-                    pixels.update(view)
-                rows.append(batch.drop_columns(["image", "geometry"]))
-            file.flush()
-            os.fsync(file.fileno())
-        table = pa.Table.from_batches(rows)
-        if table.num_rows != card.count or (partial / "images.bin").stat().st_size != _pixel_bytes(card):
-            raise DataError(f"{shards}: shards and dataset.json disagree; make it anew: `python launch.py prepare ...`")
-        pq.write_table(table, partial / "rows.parquet")
-        sums = {
-            "images.bin": pixels.hexdigest(),
-            "rows.parquet": hashlib.sha256((partial / "rows.parquet").read_bytes()).hexdigest(),
-        }
+        chunks = {**dict.fromkeys(FILES), IMAGES: unpack_shards(folder, card, partial)}
         seal = {}
-        for name, sha256 in sums.items():
+        for name, sums in chunks.items():
             status = (partial / name).stat()
-            seal[name] = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": sha256}
+            sums = sums or [(status.st_size, _sums(partial / name, [status.st_size])[0])]
+            seal[name] = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns, "chunks": sums}
         (partial / "seal.json").write_text(json.dumps(seal), encoding="utf-8")
-        partial.rename(folder)
+        partial.rename(entry)
     finally:
         if partial.exists():
             shutil.rmtree(partial)
+
+
+def _sums(path: Path, sizes: list[int]) -> list[str]:
+    """SHA-256 (hex) of a file's chunks, one after the other."""
+    sums = []
+    with path.open("rb") as file:
+        for size in sizes:
+            digest = hashlib.sha256()
+            while size and (data := file.read(min(size, 2**20))):
+                digest.update(data)
+                size -= len(data)
+            sums.append(digest.hexdigest())
+    return sums
+
+
+def _check_room(card: Card, home: Path) -> None:
+    """Refuse what does not fit, before anything is written.
+
+    Raises:
+        DataError: The disk, or what the user allows, is too small.
+    """
+    need = pixel_bytes(card) + card.count * _ROW_BYTES
+    free = shutil.disk_usage(home).free
+    if need > free:
+        raise DataError(
+            f"{home}: the cache needs {_gib(need)} for '{card.name}', and {_gib(free)} are free; make room, or set "
+            "STSSL_CACHE to a folder on a larger disk"
+        )
+    limit = os.environ.get("STSSL_CACHE_LIMIT_GB")
+    if not limit:
+        return
+    try:
+        allowed = float(limit) * 1e9
+    except ValueError:
+        raise ConfigError(f"STSSL_CACHE_LIMIT_GB: expected a number of gigabytes, got '{limit}'") from None
+    sizes = {
+        other.name: sum(file.stat().st_size for file in other.iterdir())
+        for other in home.iterdir()
+        if other.is_dir() and (other / "seal.json").exists()
+    }
+    if need + sum(sizes.values()) > allowed:
+        there = ", ".join(f"{name[:12]} ({_gib(size)})" for name, size in sorted(sizes.items())) or "nothing"
+        raise DataError(
+            f"{home}: '{card.name}' needs {_gib(need)}, STSSL_CACHE_LIMIT_GB allows {_gib(allowed)}, and there is "
+            f"{there}; raise the limit, or delete folders there that no run uses"
+        )
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.2f} GiB"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -17,9 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stssl.data.content import US_PER_DAY, Row
-from stssl.data.schema import ShardFile, Task
-from stssl.data.sources.base import Source
+from stssl.data.content import US_PER_DAY, Content, Row
+from stssl.data.schema import Task
 
 SCHEMA = pa.schema(
     [
@@ -39,26 +36,23 @@ _GROUP_BYTES = 32 * 2**20  # pixels in one row group: what a reader holds in mem
 class ShardWriter:
     """Writes one shard, row group by row group.
 
+    The file's metadata says all that is needed to read it alone: bands, classes, shape, dtype, and mean, standard
+    deviation and fingerprint of its own rows.
+
     Args:
         path: The file to make.
-        source: Names bands and classes in the file's metadata.
-        image: [C, H, W], an example for shape and dtype.
+        name: Of the data set.
+        image: [C, H, W], an example for the size.
     """
 
-    def __init__(self, path: Path, source: Source, image: NDArray[Any]) -> None:
-        about = {
-            "bands": json.dumps(source.bands),
-            "classes": json.dumps(source.classes),
-            "shape": json.dumps(image.shape),
-            "dtype": image.dtype.name,
-        }
-        self.path, self.rows = path, 0
+    def __init__(self, path: Path, name: str, image: NDArray[Any]) -> None:
+        self.path, self.name, self.rows = path, name, 0
         self._group = max(1, _GROUP_BYTES // image.nbytes)
         self._buffer: list[Row] = []
         self._bbox: list[float] | None = None
         self._writer = pq.ParquetWriter(
             path,
-            SCHEMA.with_metadata(about),
+            SCHEMA,
             compression="zstd",
             use_dictionary=["labels", "split"],
             write_statistics=["id"],
@@ -71,19 +65,26 @@ class ShardWriter:
         if len(self._buffer) == self._group:
             self._flush()
 
-    def close(self) -> ShardFile:
-        """Finish the file, sync it to the disk and describe it."""
+    def close(self, content: Content) -> None:
+        """Finish the file; `content` has seen its rows and no others."""
         self._flush()
         column: dict[str, Any] = {"encoding": "WKB", "geometry_types": ["Point"] if self._bbox else []}
         if self._bbox:
             column["bbox"] = self._bbox
-        geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
-        self._writer.add_key_value_metadata({"geo": json.dumps(geo)})
+        form = content.form
+        about = {
+            "geo": {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}},
+            "task": content.task,
+            "bands": content.bands,
+            "classes": content.classes,
+            "shape": form.shape if form else None,
+            "dtype": form.dtype if form else None,
+            "statistics": {"mean": content.mean, "std": content.std},
+            "fingerprint": content.fingerprint,
+        }
+        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()}
+        self._writer.add_key_value_metadata({"dataset": self.name, **texts})
         self._writer.close()
-        with self.path.open("rb") as file:
-            os.fsync(file.fileno())
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        return ShardFile(file=self.path.name, rows=self.rows, bytes=self.path.stat().st_size, sha256=sha256)
 
     def abort(self) -> None:
         """Let go of the file; what is in it is worthless."""

@@ -24,7 +24,7 @@ class Sample(NamedTuple):
         lat: Latitude in degrees, -90 to 90, or None = unknown.
         lng: Longitude in degrees, -180 to 180, or None = unknown.
         time: Acquisition time in days since 1970-01-01 UTC, or None = unknown.
-        split: The split that the data set's authors put it in, or None.
+        split: The split that the data set's authors put it in (train, validation, test), or None.
     """
 
     id: str
@@ -54,6 +54,7 @@ class Card(Config):
         std: Standard deviation of each band, likewise.
         source: Name of the source plugin that the shards were made from.
         source_signature: Hash of names, sizes and dates of the source's files: tells whether they changed.
+        skipped: How many samples could not be read and were left out; `skipped.csv` names them.
         fingerprint: SHA-256 of the content (rows, classes, bands), whatever the shards' sizes and the files' dates.
         format: Version of the shards' layout.
     """
@@ -73,6 +74,7 @@ class Card(Config):
     source_signature: str
     fingerprint: str
     shards: tuple[ShardFile, ...]
+    skipped: int = 0
     format: Literal[1] = 1
 
 

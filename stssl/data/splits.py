@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Literal, NamedTuple, Self
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
@@ -17,22 +20,57 @@ _NAMES = ("training", "validation", "test")
 _COLUMN = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "test": 2, "testing": 2}
 
 
+class HoldoutConfig(Config):
+    """What nobody trains or selects on: a region, a season, or a span of time, to test what happens after a shift.
+
+    An image in any of them is held out. One whose place or date is unknown counts as outside.
+
+    Attributes:
+        region: (west, south, east, north) in degrees; west > east crosses the date line. Whole blocks of land are held out.
+        months: Months of the year, 1 to 12.
+        since: First day that is held out.
+        until: Last day that is held out.
+    """
+
+    region: tuple[float, float, float, float] | None = None
+    months: tuple[int, ...] | None = Field(default=None, min_length=1, max_length=11)
+    since: date | None = None
+    until: date | None = None
+
+    @model_validator(mode="after")
+    def _sane(self) -> Self:
+        if self.region is None and self.months is None and self.since is None and self.until is None:
+            raise ValueError("give at least one of region, months, since, until")
+        if self.region is not None:
+            west, south, east, north = self.region
+            if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90):
+                raise ValueError(f"region {list(self.region)}: expected [west, south, east, north] in degrees")
+        if self.months is not None and not all(1 <= month <= 12 for month in self.months):
+            raise ValueError(f"months {list(self.months)}: expected numbers from 1 to 12")
+        if self.since and self.until and self.since > self.until:
+            raise ValueError(f"since {self.since} is after until {self.until}")
+        return self
+
+
 class SplitConfig(Config):
     """How rows are divided.
 
     Attributes:
-        by: "blocks": whole blocks of land go to one split, so that no place is in two; "column": the authors' splits.
+        by: "blocks": whole blocks of land go to one split, so that no place is in two; "time": whole days, the latest are
+            test, the ones before them validation; "column": the authors' splits.
         block_deg: Edge of a block in degrees of latitude and longitude.
         validation: Share of the labeled rows to select recipes on.
         test: Share of the labeled rows to report on; may be 0.
         seed: Of the division into blocks.
+        holdout: Rows that are in none of these splits, but in one of their own.
     """
 
-    by: Literal["blocks", "column"] = "blocks"
+    by: Literal["blocks", "time", "column"] = "blocks"
     block_deg: float = Field(default=0.5, gt=0, le=90)
     validation: float = Field(default=0.2, gt=0, lt=1)
     test: float = Field(default=0.2, ge=0, lt=1)
     seed: int = Field(default=0, ge=0)
+    holdout: HoldoutConfig | None = None
 
     @model_validator(mode="after")
     def _leave_training(self) -> Self:
@@ -43,12 +81,12 @@ class SplitConfig(Config):
 
 
 class LabeledConfig(Config):
-    """How many training labels are used: one of the three, or none of them for all labels.
+    """How many labels are used: one of the three, or none of them for all labels.
 
     Attributes:
         count: Labeled rows in total, spread over the classes as evenly as possible.
         per_class: Labeled rows of each class (multi-label: at least so many).
-        fraction: Share of the training labels, in the classes' own proportions (none of them left out if possible).
+        fraction: Share of the labels, in the classes' own proportions (none of them left out if possible).
         seed: Of the choice; another seed leaves validation and test as they are.
     """
 
@@ -66,38 +104,79 @@ class LabeledConfig(Config):
 
 
 class Split(NamedTuple):
-    """Row numbers, sorted, int64. `unlabeled` is the whole training pool: the labeled rows are part of it."""
+    """Row numbers, sorted, int64.
+
+    Attributes:
+        labeled: Training rows whose label is used.
+        unlabeled: The whole training pool: the labeled rows are part of it.
+        validation: To select on: as many labels as a user would really have.
+        test: To report on, once.
+        validation_full: All validation rows, `validation` among them.
+        holdout: Labeled rows of the held-out region, season or time.
+    """
 
     labeled: Rows
     unlabeled: Rows
     validation: Rows
     test: Rows
+    validation_full: Rows
+    holdout: Rows
+
+    def sizes(self) -> str:
+        """How many rows each has, for people."""
+        shown = {name: len(rows) for name, rows in self._asdict().items()}
+        if shown["validation_full"] == shown["validation"]:
+            del shown["validation_full"]
+        return ", ".join(f"{name} {count}" for name, count in shown.items() if count or name in ("labeled", "test"))
 
 
-def make_split(store: ImageStore, split: SplitConfig, labeled: LabeledConfig) -> Split:
+EVALUATED = ("validation", "validation_full", "test", "holdout")
+
+
+def make_split(
+    store: ImageStore, split: SplitConfig, labeled: LabeledConfig, budget: LabeledConfig | None = None
+) -> Split:
     """Divide the rows of a store.
 
-    Rows without a label serve training only. Those that lie in a validation or test block are left out: to train on
-    them would show the network the held-out place.
+    Rows without a label serve training only. Those that lie in a validation, test or held-out block are left out: to train
+    on them would show the network the held-out place.
+
+    Args:
+        store: The data.
+        split: Which rows may serve what.
+        labeled: Which training labels are used.
+        budget: Which validation labels are used; None = all.
 
     Raises:
         ConfigError: Validation, test or the labeled rows come out empty, or more labels are asked for than there are.
         DataError: `by: column`, but the data has no such column, or names in it are unknown.
     """
-    hot = _one_hot(store)
-    known = _known(store)
-    part = _by_column(store, known) if split.by == "column" else _by_blocks(store, hot, known, split)
+    hot, known = _one_hot(store), _known(store)
+    held = np.zeros(len(store), bool) if split.holdout is None else _held_out(store, split)
+    usable = known & ~held
+    if split.by == "column":
+        part = _by_column(store, known)
+    elif split.by == "time":
+        part = _by_time(store, usable, split)
+    else:
+        part = _by_blocks(store, hot, usable, split)
+    part[held] = -1
     pool = np.flatnonzero(part == 0)
-    validation, test = (np.flatnonzero((part == number) & known) for number in (1, 2))
-    if not len(validation):
+    full, test = (np.flatnonzero((part == number) & known) for number in (1, 2))
+    if not len(full):
         raise ConfigError(_empty("validation", store, split))
-    if not len(test) and split.by == "blocks" and split.test > 0:
+    if not len(test) and split.by != "column" and split.test > 0:
         raise ConfigError(_empty("test", store, split))
     candidates = pool[known[pool]]
     if not len(candidates):
         raise ConfigError(_empty("training", store, split))
-    chosen = candidates[_choose(hot[candidates], labeled, store.card.classes)]
-    return Split(np.sort(chosen), pool, validation, test)
+    held_rows = np.flatnonzero(held & known)
+    if split.holdout is not None and not len(held_rows):
+        raise ConfigError("data.split.holdout: no labeled image lies there; widen it, or leave it out")
+    classes = store.card.classes
+    chosen = candidates[choose(hot[candidates], labeled, classes, "data.labeled", "training")]
+    validation = full[choose(hot[full], budget or LabeledConfig(), classes, "data.validation_budget", "validation")]
+    return Split(np.sort(chosen), pool, np.sort(validation), test, full, held_rows)
 
 
 def block_ids(place: NDArray[np.float32], block_deg: float) -> Rows:
@@ -117,12 +196,12 @@ def block_ids(place: NDArray[np.float32], block_deg: float) -> Rows:
     return np.unique(cells, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
-def _one_hot(store: ImageStore) -> NDArray[np.float64]:
-    """[N, K] 1 where a class is known to be there."""
+def _one_hot(store: ImageStore) -> NDArray[np.bool_]:
+    """[N, K] whether a class is known to be there."""
     labels = store.labels.numpy()
     if store.card.task == "multi":
-        return (labels == 1).astype(np.float64)
-    return (labels[:, None] == np.arange(len(store.card.classes))).astype(np.float64)
+        return np.asarray(labels == 1)
+    return np.asarray(labels[:, None] == np.arange(len(store.card.classes)))
 
 
 def _known(store: ImageStore) -> NDArray[np.bool_]:
@@ -131,8 +210,31 @@ def _known(store: ImageStore) -> NDArray[np.bool_]:
     return np.asarray(labels >= 0 if store.card.task == "single" else (labels >= 0).any(1))
 
 
+def _held_out(store: ImageStore, split: SplitConfig) -> NDArray[np.bool_]:
+    """[N] whether a row lies in the held-out region, season or time. A comparison with NaN is false: outside."""
+    holdout, place, days = split.holdout, store.place.numpy(), store.time.numpy()
+    held = np.zeros(len(place), bool)
+    if holdout is None:
+        return held
+    if holdout.region is not None:
+        west, south, east, north = holdout.region
+        lat, lng = place[:, 0], place[:, 1]
+        across = (lng >= west) & (lng <= east) if west <= east else (lng >= west) | (lng <= east)
+        held = across & (lat >= south) & (lat <= north)
+        if split.by == "blocks":
+            held = np.isin(blocks := block_ids(place, split.block_deg), np.unique(blocks[held]))
+    dated = np.isfinite(days)
+    day = np.where(dated, days, 0).astype("datetime64[D]")
+    if holdout.months is not None:
+        held |= dated & np.isin(day.astype("datetime64[M]").astype(int) % 12 + 1, holdout.months)
+    if holdout.since is not None or holdout.until is not None:
+        after = day >= np.datetime64(holdout.since or date.min)
+        held |= dated & after & (day <= np.datetime64(holdout.until or date.max))
+    return held
+
+
 def _by_blocks(
-    store: ImageStore, hot: NDArray[np.float64], known: NDArray[np.bool_], split: SplitConfig
+    store: ImageStore, hot: NDArray[np.bool_], known: NDArray[np.bool_], split: SplitConfig
 ) -> NDArray[np.int64]:
     """[N] split number of each row: blocks one by one, each to where the class counts need it most.
 
@@ -140,9 +242,9 @@ def _by_blocks(
     rows: it weighs rare classes and small splits by their own size.
     """
     blocks = block_ids(store.place.numpy(), split.block_deg)
-    counted = np.concatenate([hot, np.ones((len(hot), 1))], 1) * known[:, None]
-    counts = np.zeros((blocks.max() + 1, counted.shape[1]))
-    np.add.at(counts, blocks, counted)
+    number = int(blocks.max()) + 1
+    columns = [*(hot[:, column] & known for column in range(hot.shape[1])), known]
+    counts = np.stack([np.bincount(blocks[column], minlength=number) for column in columns], 1).astype(float)
     total = counts.sum(0)
     used = total > 0
     shares = np.array([1 - split.validation - split.test, split.validation, split.test])
@@ -162,56 +264,84 @@ def _by_blocks(
     return part[blocks]
 
 
+def _by_time(store: ImageStore, known: NDArray[np.bool_], split: SplitConfig) -> NDArray[np.int64]:
+    """[N] split number of each row by its day: the latest are test, the ones before them validation.
+
+    A day goes where the larger part of its labeled rows lies. Rows without a date train.
+    """
+    days = np.floor(store.time.numpy())
+    used = known & np.isfinite(days)
+    if not used.any():
+        raise ConfigError("data.split.by: no labeled image has a date; set data.split.by=blocks")
+    each, counts = np.unique(days[used], return_counts=True)
+    middle = (np.cumsum(counts) - counts / 2) / counts.sum()  # of each day, in the order of labeled rows
+    part_of_day = np.where(middle > 1 - split.test, 2, np.where(middle > 1 - split.test - split.validation, 1, 0))
+    at = np.searchsorted(each, days).clip(0, len(each) - 1)
+    # a day that has no labeled row goes with the next one that has
+    return np.where(np.isfinite(days), part_of_day[at], 0)
+
+
 def _by_column(store: ImageStore, known: NDArray[np.bool_]) -> NDArray[np.int64]:
     """[N] split number of each row as the data set's authors have it."""
-    if not any(store.splits):
+    names = pc.utf8_lower(store.splits.combine_chunks())
+    if names.null_count == len(names):
         raise DataError(f"data set '{store.card.name}' has no split column; set data.split.by=blocks")
-    part = np.zeros(len(store.splits), np.int64)
-    for row, name in enumerate(store.splits):
-        if name:
-            number = _COLUMN.get(name.lower())
-            if number is None:
-                raise DataError(f"'{store.ids[row]}': unknown split '{name}'; known: {', '.join(_COLUMN)}")
-            part[row] = number
-        elif known[row]:  # without a label it can only train; with one, anything would be a guess
-            raise DataError(f"'{store.ids[row]}': labeled, but in no split; fill it in or set data.split.by=blocks")
-    return part
+    number = pc.index_in(names, value_set=pa.array(list(_COLUMN)))
+    for row in pc.indices_nonzero(pc.and_(pc.is_valid(names), pc.is_null(number)))[:1].to_pylist():
+        raise DataError(f"'{store.ids[row]}': unknown split '{store.splits[row]}'; known: {', '.join(_COLUMN)}")
+    position = pc.fill_null(number, -1).to_numpy(zero_copy_only=False)
+    for row in np.flatnonzero(known & (position < 0))[:1]:  # without a label it trains; with one, all would be a guess
+        raise DataError(f"'{store.ids[row]}': labeled, but in no split; fill it in or set data.split.by=blocks")
+    return np.array([*_COLUMN.values(), 0], np.int64)[position]
 
 
 def _empty(name: str, store: ImageStore, split: SplitConfig) -> str:
     if split.by == "column":
         return f"data.split.by: the split column has no labeled {name} row; set data.split.by=blocks"
-    blocks = block_ids(store.place.numpy(), split.block_deg).max() + 1
     share = "data.split.validation and data.split.test" if name == "training" else f"data.split.{name}"
     verb = "lower" if name == "training" else "raise"
+    if split.by == "time":
+        days = len(np.unique(np.floor(store.time.numpy()[np.isfinite(store.time.numpy())])))
+        return f"data.split: no labeled row is left for {name}: {len(store)} images are of {days} days; {verb} {share}"
+    blocks = block_ids(store.place.numpy(), split.block_deg).max() + 1
     return (
         f"data.split: no labeled row is left for {name}: {len(store)} images lie in {blocks} blocks of "
         f"{split.block_deg:g} degrees; lower data.split.block_deg or {verb} {share}"
     )
 
 
-def _choose(hot: NDArray[np.float64], labeled: LabeledConfig, classes: tuple[str, ...]) -> Rows:
-    """Positions of the labeled rows among the candidates.
+def choose(hot: NDArray[np.bool_], labeled: LabeledConfig, classes: tuple[str, ...], key: str, where: str) -> Rows:
+    """Positions of the rows whose labels are used among the candidates.
 
     Rows are taken one by one, always for the class that has the least of what it is due, so a smaller count is a part
     of a larger one. A row without any class (multi-label) counts as a class of its own.
+
+    Args:
+        hot: [N, K] whether a class is known to be there.
+        labeled: How many.
+        classes: K names.
+        key: Of `labeled` in the recipe, for an error.
+        where: What the candidates are, for an error.
+
+    Raises:
+        ConfigError: More labels are asked for than there are.
     """
     hot = np.concatenate([hot, (hot.sum(1) == 0)[:, None]], 1)
-    n, available = len(hot), hot.sum(0)
-    due = np.ones_like(available)
+    n, available = len(hot), hot.sum(0).astype(float)
+    due = np.ones(len(available))
     goal = n
     if labeled.count is not None:
         goal = labeled.count
         if goal > n:
-            raise ConfigError(f"data.labeled.count: asked for {goal} labeled images, training has {n}; lower it")
+            raise ConfigError(f"{key}.count: asked for {goal} labeled images, {where} has {n}; lower it")
     elif labeled.fraction is not None:
         goal, due = max(1, round(labeled.fraction * n)), available
     elif labeled.per_class is not None:
         for name, there in zip(classes, available, strict=False):  # a class that training lacks cannot be asked for
             if 0 < there < labeled.per_class:
                 raise ConfigError(
-                    f"data.labeled.per_class: asked for {labeled.per_class} labeled images of class {name}, "
-                    f"training has {int(there)}; lower it"
+                    f"{key}.per_class: asked for {labeled.per_class} labeled images of class {name}, "
+                    f"{where} has {int(there)}; lower it"
                 )
         available[-1] = 0  # not a class
     if goal == n and labeled.per_class is None:
@@ -219,7 +349,7 @@ def _choose(hot: NDArray[np.float64], labeled: LabeledConfig, classes: tuple[str
     random = np.random.default_rng(np.random.SeedSequence([labeled.seed, 1]))
     order = random.permutation(n)
     columns = random.permutation(np.flatnonzero(available))  # shuffled: ties between classes are the seed's to break
-    queues = [iter(order[hot[order, column] > 0]) for column in columns]
+    queues = [iter(order[hot[order, column]]) for column in columns]
     hot, due, have = hot[:, columns], due[columns], np.zeros(len(columns))
     taken: dict[int, None] = {}
     while len(taken) < goal:

@@ -5,44 +5,45 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from stssl.data.cache import cache_home, unpack
 from stssl.data.content import Content
-from stssl.data.parquet import label_tensor, place_tensor, time_tensor
-from stssl.data.schema import Card, DType, Sample, Task
+from stssl.data.schema import Card, Sample, Task
 from stssl.data.shards import read_card
+from stssl.data.unpack import IMAGES, LABELS, PLACE, ROWS, TIME
 from stssl.errors import DataError
+from stssl.storage import Folder
 
 
 class ImageStore:
-    """A data set at hand.
+    """A data set at hand. Whatever has a value for each image lies in mapped files, so a process stays small.
 
     Attributes:
         card: What it is.
-        images: [N, C, H, W] in stored dtype, memory-mapped.
+        images: [N, C, H, W] in stored dtype.
         labels: [N] int64, or [N, K] float32; -1 = unknown.
         place: [N, 2] float32 degrees (latitude, longitude), NaN = unknown.
         time: [N] float64 days since 1970-01-01 UTC, NaN = unknown.
-        ids: [N].
-        splits: [N] the authors' splits, None where there is none.
+        ids: [N] strings, an Arrow array.
+        splits: [N] strings, the authors' splits, null where there is none, an Arrow array.
     """
 
     def __init__(
         self,
         card: Card,
-        images: NDArray[Any],
+        images: Tensor,
         labels: Tensor,
         place: Tensor,
         time: Tensor,
-        ids: list[str],
-        splits: list[str | None],
+        ids: pa.ChunkedArray,
+        splits: pa.ChunkedArray,
     ) -> None:
         self.card, self.images, self.labels, self.place, self.time = card, images, labels, place, time
         self.ids, self.splits = ids, splits
@@ -52,28 +53,24 @@ class ImageStore:
         return len(self.ids)
 
     @classmethod
-    def open(cls, shards: Path | str, cache: Path | str | None = None) -> ImageStore:
+    def open(cls, shards: Path | str | Folder, cache: Path | str | None = None) -> ImageStore:
         """Open prepared shards; the first call on a node unpacks them, which takes a while.
 
         Args:
-            shards: The prepared folder.
+            shards: The prepared folder, on a disk or in a bucket.
             cache: Where unpacked data lies; else $STSSL_CACHE, else $XDG_CACHE_HOME/stssl, else ~/.cache/stssl.
 
         Raises:
             DataError: The shards are missing or damaged, or the cache has no room or cannot be written.
         """
-        card = read_card(Path(shards))
-        folder = unpack(Path(shards), card, Path(cache).expanduser() if cache else cache_home())
-        rows = pq.read_table(folder / "rows.parquet")
-        return cls(
-            card,
-            np.memmap(folder / "images.bin", card.dtype, mode="r", shape=(card.count, *card.shape)),
-            label_tensor(rows["labels"], card.classes, card.task),
-            place_tensor(rows["lat"], rows["lng"]),
-            time_tensor(rows["time"]),
-            rows["id"].to_pylist(),
-            rows["split"].to_pylist(),
-        )
+        folder = Folder(shards)
+        card = read_card(folder)
+        entry = unpack(folder, card, Path(cache).expanduser() if cache else cache_home())
+        images = np.memmap(entry / IMAGES, card.dtype, mode="c", shape=(card.count, *card.shape))
+        # "c": torch wants writable memory; should anyone write, the change stays in this process
+        labels, place, time = (torch.from_numpy(np.load(entry / name, mmap_mode="c")) for name in (LABELS, PLACE, TIME))
+        rows = pa.ipc.open_file(pa.memory_map(str(entry / ROWS))).read_all()
+        return cls(card, torch.from_numpy(images), labels, place, time, rows["id"], rows["split"])
 
     @classmethod
     def from_arrays(
@@ -125,7 +122,7 @@ class ImageStore:
         for row in range(n):
             lat, lng = map(float, places[row])
             content.add(Sample(names[row], pixels[row], None, lat, lng, float(times[row]), split_of[row]))
-        if content.shape is None:
+        if content.form is None:
             raise DataError("arrays do not fit: there is no image")
         known = known.astype(np.int64 if task == "single" else np.float32)
         # Labels here may be unknown in part, which samples cannot say, so they enter the fingerprint beside the rows.
@@ -135,8 +132,8 @@ class ImageStore:
             task=task,
             classes=content.classes,
             bands=content.bands,
-            shape=content.shape,
-            dtype=cast(DType, content.dtype),
+            shape=content.form.shape,
+            dtype=content.form.dtype,
             count=n,
             mean=content.mean,
             std=content.std,
@@ -147,20 +144,35 @@ class ImageStore:
             fingerprint=fingerprint,
             shards=(),
         )
-        tensors = (torch.from_numpy(known), torch.from_numpy(places.copy()), torch.from_numpy(times.copy()))
-        return cls(card, pixels, *tensors, names, split_of)
+        tensors = (
+            torch.from_numpy(array.astype(array.dtype.newbyteorder("="))) for array in (pixels, known, places, times)
+        )
+        columns = (pa.chunked_array([pa.array(column, pa.string())]) for column in (names, split_of))
+        return cls(card, *tensors, *columns)
 
-    def gather(self, indices: Tensor | NDArray[np.int64], bands: list[int] | None = None) -> Tensor:
-        """Copy some images.
 
-        Args:
-            indices: [B] row numbers.
-            bands: Channels to take, in this order; None = all.
+def gather(images: Tensor, rows: Tensor, channels: Sequence[int] | None = None, out: Tensor | None = None) -> Tensor:
+    """Copy some images.
 
-        Returns:
-            [B, C', H, W] in stored dtype. uint16 stays torch.uint16, which is exact and half the bytes of int32 on the
-            way to a GPU; torch can index, move and convert it, but not compute with it: convert to float32 first.
-        """
-        rows = np.asarray(indices)
-        picked = self.images[rows] if bands is None else self.images[rows[:, None], np.asarray(bands)[None]]
-        return torch.from_numpy(np.ascontiguousarray(picked))
+    Args:
+        images: [N, C, H, W], contiguous, on any device.
+        rows: [B] row numbers, int64.
+        channels: Which bands to take, in this order; None = all.
+        out: [B, C', H, W] to copy into; None = new memory, whose fresh pages cost more than the copy.
+
+    Returns:
+        [B, C', H, W] in the same dtype and on the same device. uint16 stays torch.uint16, which is exact and half the
+        bytes of int32 on the way to a GPU; torch can move and convert it, but not compute with it: convert to float32
+        first.
+    """
+    count, bands, height, width = images.shape
+    rows = rows.to(images.device)
+    parts, width_of_part = count, bands * height * width
+    if channels is not None:  # every band of every image is a part of its own
+        rows = (rows[:, None] * bands + torch.tensor(channels, device=images.device)).flatten()
+        parts, width_of_part = count * bands, height * width
+    # torch gathers int16 on every device, uint16 not; the bits are the same
+    bits = torch.int16 if images.dtype == torch.uint16 else images.dtype
+    into = None if out is None else out.view(bits).view(len(rows), width_of_part)
+    taken = torch.index_select(images.view(bits).view(parts, width_of_part), 0, rows, out=into)
+    return taken.view(images.dtype).view(-1, bands if channels is None else len(channels), height, width)

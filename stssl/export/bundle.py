@@ -108,20 +108,20 @@ def load(folder: Path) -> tuple[nn.Module, dict[str, Any], Recipe]:
     return network.eval(), model, recipe
 
 
-def evaluate(folder: Path, shards: Path | None, split: str, device: str = "cpu") -> dict[str, float]:
+def evaluate(folder: Path, shards: str | None, split: str, device: str = "cpu") -> dict[str, float]:
     """Score a bundle's student on a split of its own data or of other shards with the same classes and bands.
 
     Args:
         folder: The bundle.
         shards: Other shards; None = the recipe's own.
-        split: `validation` or `test`, cut as the recipe cuts it.
+        split: Such as `validation` or `test`, cut as the recipe cuts it.
         device: Where to compute.
 
     Raises:
         ConfigError: Other classes, or a band that the shards lack.
     """
     network, model, recipe = load(folder)
-    shards = shards or Path(recipe.data.shards)
+    shards = shards or recipe.data.shards
     # bands by name, as shards may order them otherwise; and no choice of labels, which evaluation does not need
     bands = recipe.data.model_copy(update={"bands": tuple(model["bands"]), "labeled": LabeledConfig()})
     dataset = Dataset(bands, ImageStore.open(shards))

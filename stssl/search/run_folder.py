@@ -164,7 +164,7 @@ def check_unchanged(config: SearchConfig, manifest: dict[str, Any]) -> None:
         RunError: search.yaml was edited; names the key.
         DataError: The shards differ; names them.
     """
-    folder = Path(cfg.validate(Recipe, config.recipe, f"{CONFIG}: recipe").data.shards)
+    folder = cfg.validate(Recipe, config.recipe, f"{CONFIG}: recipe").data.shards
     began_as, is_now = cfg.flatten(manifest["search"]), cfg.flatten(config.dump())
     for key in {**began_as, **is_now}:
         if began_as.get(key) != is_now.get(key) and not key.startswith(("resources.", "note", "recipe.data.shards")):

@@ -17,7 +17,16 @@ if TYPE_CHECKING:
 
 Value = bool | int | float | str | None
 # Changing these from trial to trial would compare trials on different problems or rungs.
-FIXED = ("data.shards", "data.split", "data.labeled", "training.steps", "training.eval_interval", "seed")
+FIXED = (
+    "data.shards",
+    "data.split",
+    "data.labeled",
+    "data.validation_budget",
+    "data.residency",
+    "training.steps",
+    "training.eval_interval",
+    "seed",
+)
 
 
 class Parameter(cfg.Config):

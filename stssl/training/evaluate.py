@@ -13,7 +13,8 @@ from torch import Tensor
 from stssl.algorithms.losses import supervised_loss
 from stssl.data.dataset import Dataset
 from stssl.data.schema import Batch, Task
-from stssl.errors import ConfigError
+from stssl.data.splits import EVALUATED
+from stssl.errors import ConfigError, did_you_mean
 
 # name -> whether more is better; what a search may optimise
 METRICS: dict[Task, dict[str, bool]] = {
@@ -34,18 +35,18 @@ def evaluate(
     Args:
         network: Batch on the CPU to logits [B, K].
         dataset: Where the split comes from.
-        split: `validation`, or `test`, which only the end of a search and the user's own command read.
+        split: One of `EVALUATED`; only the end of a search and the user's own command read `test`.
         batch_size: Images at a time.
 
     Raises:
         ConfigError: The split is unknown or empty.
         Diverged: The network's output is not finite.
     """
-    if split not in ("validation", "test"):
-        raise ConfigError(f"split '{split}': choose validation or test")
+    if split not in EVALUATED:
+        raise ConfigError(f"split '{split}' is unknown; {did_you_mean(split, EVALUATED)}")
     indices = getattr(dataset.split, split)
     if len(indices) == 0:
-        raise ConfigError(f"the {split} split is empty; raise data.split.{split} in the recipe")
+        raise ConfigError(f"the {split} split is empty; set data.split.{split} in the recipe")
     logits, labels = predict(network, dataset.iterate(indices, batch_size))
     if not logits.isfinite().all():
         raise Diverged(f"the network's output on the {split} split is not finite")

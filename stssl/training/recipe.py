@@ -94,9 +94,9 @@ class Recipe(cfg.Config):
         return self.model_dump(mode="json")
 
     def digest(self) -> str:
-        """Hash of all that changes the result; where the shards lie does not."""
+        """Hash of all that changes the result; where shards and images lie does not."""
         data = self.dump()
-        del data["data"]["shards"]
+        del data["data"]["shards"], data["data"]["residency"]
         return cfg.digest(data)
 
     def replicate(self, number: int) -> Recipe:

@@ -59,6 +59,7 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, dataset: Dataset, device: torch.device | str = "cpu") -> None:
         self.recipe, self.dataset, self.device = recipe, dataset, torch.device(device)
+        dataset.settle(self.device)
         self.step = 0
         self.history: list[dict[str, Any]] = []
         classes = len(dataset.classes)
@@ -158,7 +159,7 @@ class Trainer:
         """Score the deployed network's moving average on one split.
 
         Args:
-            split: `validation`, or `test`, which only the end of a search and the user's own command read.
+            split: One of `stssl.data.splits.EVALUATED`; only the end of a search and the user's own command read `test`.
         """
         networks: Networks = self.ema.module.eval()
 
@@ -209,7 +210,11 @@ class Trainer:
         """
         if state["digest"] != self.recipe.digest():
             theirs, ours = flatten(json.loads(state["recipe"])), flatten(self.recipe.dump())
-            keys = [k for k in {**theirs, **ours} if theirs.get(k) != ours.get(k) and k != "data.shards"]
+            keys = [
+                k
+                for k in {**theirs, **ours}
+                if theirs.get(k) != ours.get(k) and k not in ("data.shards", "data.residency")
+            ]
             shown = "; ".join(f"{k}: {theirs.get(k)} there, {ours.get(k)} here" for k in keys[:3])
             more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
             raise CheckpointError(

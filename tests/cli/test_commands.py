@@ -35,13 +35,17 @@ def test_version_and_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "x.yaml", "--sett", "a=1"]) == 2
 
 
-def test_prepare_twice_and_inspect(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prepare_twice_and_inspect(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prepare", "eurosat", str(PATCHES), "--out", str(shards)]) == 0
     assert "up to date" in capsys.readouterr().out
-    assert main(["inspect", str(shards), "--verify"]) == 0
+    assert main(["inspect", str(shards), "--verify", "--out", str(tmp_path / "seen")]) == 0
     shown = capsys.readouterr().out
     assert "103, 13 x 64 x 64 uint16" in shown and "all checksums match" in shown
     assert re.search(r"SeaLake\s+11", shown) and "with a place: 103 of 103; with a date: 0 of 103" in shown
+    assert re.search(r"train\s+62\nvalidation\s+18\ntest\s+23", shown) and "season" not in shown
+    for name in ("map.png", "samples.png"):
+        assert (tmp_path / "seen" / name).read_bytes().startswith(b"\x89PNG") and name in shown
+    assert main(["inspect", str(shards), "--no-pictures"]) == 0 and "png" not in capsys.readouterr().out
 
 
 def test_train_resume_evaluate(shards: Path, write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

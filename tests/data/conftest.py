@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from stssl.config import Config
+from stssl.data.prepare import prepare
 from stssl.data.schema import Card, Sample
-from stssl.data.shards import prepare
 from stssl.data.sources.base import Source
 from stssl.data.sources.eurosat import EuroSAT, EuroSATConfig
 from stssl.data.store import ImageStore
+from stssl.errors import DataError
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,18 +27,19 @@ class ListSource(Source):
     attribution = "nobody"
 
     def __init__(self, samples: Sequence[Sample], task: str = "single", mark: str = "1") -> None:
-        self._samples, self._mark = list(samples), mark
+        self.all, self.mark = list(samples), mark
+        self.ids = [sample.id for sample in self.all]
         self.task, self.classes = task, ("a", "b", "c")
         self.bands = tuple(f"B{i}" for i in range(len(samples[0].image))) if samples else ("B0",)
 
-    def signature(self) -> str:
-        return self._mark
+    def stamp(self, index: int) -> str:
+        return self.mark
 
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def samples(self) -> Iterator[Sample]:
-        return iter(self._samples)
+    def read(self, index: int) -> Sample:
+        sample = self.all[index]
+        if isinstance(sample.image, str):
+            raise DataError(f"{sample.id}.tif: {sample.image}")
+        return sample
 
 
 @pytest.fixture(autouse=True)
@@ -57,14 +59,14 @@ def patches() -> Path:
 
 @pytest.fixture(scope="session")
 def eurosat(patches: Path) -> EuroSAT:
-    return EuroSAT(EuroSATConfig(root=patches))
+    return EuroSAT(EuroSATConfig(root=str(patches)))
 
 
 @pytest.fixture(scope="session")
 def prepared(eurosat: EuroSAT, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Card]:
     """Shards of the real patches; not to be changed."""
     folder = tmp_path_factory.mktemp("shards") / "eurosat"
-    return folder, prepare(eurosat, folder, rows_per_shard=40)[0]
+    return folder, prepare(eurosat, folder, rows_per_shard=40).card
 
 
 @pytest.fixture(scope="session")
@@ -83,8 +85,8 @@ def small() -> Callable[..., ListSource]:
                 f"s{i:03d}",
                 random.integers(0, 65536, (2, 4, 4)).astype(np.uint16),
                 ("abc"[i % 3],) if i % 4 else None,
-                float(i),
-                float(-i),
+                float(i % 90),
+                float(-i % 90),
                 17000.25 + i if i % 2 else None,
                 "train" if i < n // 2 else "test",
             )

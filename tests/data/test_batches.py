@@ -1,5 +1,7 @@
 """Draws are a pure function of (seed, step), and go through a pool without repeats."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -33,8 +35,8 @@ def ids(dataset: Dataset, rows: np.ndarray) -> set[tuple[float, ...]]:
 
 def test_draw_is_pure(dataset: Dataset) -> None:
     first, again = (Batches(dataset, 8, 16, 3, "cpu") for _ in range(2))
-    forward = [first.draw(step) for step in range(12)]
-    backward = [again.draw(step) for step in reversed(range(12))][::-1]
+    forward = [copy.deepcopy(first.draw(step)) for step in range(12)]
+    backward = [copy.deepcopy(again.draw(step)) for step in reversed(range(12))][::-1]
     for one, two in zip(forward, backward, strict=True):
         for a, b in zip(one, two, strict=True):
             assert all(torch.equal(x.nan_to_num(-1), y.nan_to_num(-1)) for x, y in zip(a[1:], b[1:], strict=True))

@@ -37,9 +37,10 @@ def make_store(
 
 def check(store: ImageStore, split: Split, config: SplitConfig) -> None:
     blocks = block_ids(store.place.numpy(), config.block_deg)
-    parts = (split.unlabeled, split.validation, split.test)
+    parts = (split.unlabeled, split.validation_full, split.test, split.holdout)
     for rows in split:
         assert rows.dtype == np.int64 and (np.diff(rows) > 0).all()
+    assert set(split.validation) <= set(split.validation_full)
     for one, two in itertools.combinations(parts, 2):
         assert not set(one) & set(two) and not set(blocks[one]) & set(blocks[two])
     assert set(split.labeled) <= set(split.unlabeled)
@@ -51,7 +52,7 @@ def test_blocks_are_whole_and_balanced(task: str, seed: int) -> None:
     store, config = make_store(2000, task=task, spots=300), SplitConfig(seed=seed)
     split = make_split(store, config, ALL)
     check(store, split, config)
-    assert sum(map(len, split[1:])) == 2000
+    assert sum(map(len, split[1:4])) == 2000
     hot = store.labels.numpy() if task == "multi" else np.eye(5)[store.labels.numpy()]
     for rows, share in ((split.unlabeled, 0.6), (split.validation, 0.2), (split.test, 0.2)):
         assert len(rows) == pytest.approx(2000 * share, rel=0.1)
@@ -137,7 +138,7 @@ def test_by_column() -> None:
         return ImageStore.from_arrays(images, known, None, None, "ab", "single", splits=splits)
 
     split = make_split(build(names), column, ALL)
-    assert [rows.tolist() for rows in split] == [[0, 3], [0, 3, 6, 7], [1, 4], [2, 5]]
+    assert [rows.tolist() for rows in split] == [[0, 3], [0, 3, 6, 7], [1, 4], [2, 5], [1, 4], []]
     with pytest.raises(DataError, match=r"no split column; set data.split.by=blocks"):
         make_split(build(None), column, ALL)
     with pytest.raises(DataError, match=r"'00000001': unknown split 'dev'; known: train"):
@@ -248,3 +249,105 @@ def test_iterate(store: ImageStore) -> None:
     assert [len(batch.images) for batch in batches[:-1]] == [8] * (len(batches) - 1)
     assert torch.equal(torch.cat([batch.labels for batch in batches]), store.labels[rows])
     assert list(dataset.iterate(rows[:0], 8)) == []
+
+
+def dated(n: int = 600, seed: int = 1, unknown: float = 0.1) -> ImageStore:
+    """Labeled rows all over Europe and the years 2017 and 2018; some places, dates and labels are unknown."""
+    random = np.random.default_rng(seed)
+    place = random.uniform((36, -10), (70, 30), (n, 2)).astype(np.float32)
+    time = 17167 + random.uniform(0, 730, n)
+    place[random.random(n) < unknown], time[random.random(n) < unknown] = np.nan, np.nan
+    labels = np.where(random.random(n) < unknown, -1, random.integers(0, 4, n))
+    return ImageStore.from_arrays(np.zeros((n, 1, 1, 1), np.uint8), labels, place, time, "abcd", "single")
+
+
+def months_of(store: ImageStore, rows: np.ndarray) -> set[int]:
+    days = store.time.numpy()[rows]
+    return set((days[np.isfinite(days)].astype("datetime64[D]").astype("datetime64[M]").astype(int) % 12 + 1).tolist())
+
+
+def test_holdout_region_takes_whole_blocks() -> None:
+    store = dated()
+    config = SplitConfig(block_deg=3, holdout={"region": (2, 45, 11, 52)})
+    split = make_split(store, config, ALL)
+    check(store, split, config)  # no block is in two of them, the held-out ones included
+    lat, lng = store.place.numpy().T
+    inside = (lng >= 2) & (lng <= 11) & (lat >= 45) & (lat <= 52)
+    known = store.labels.numpy() >= 0
+    assert set(np.flatnonzero(inside & known)) <= set(split.holdout)
+    for rows in (split.unlabeled, split.validation, split.test):
+        assert not inside[rows].any()
+    beside = split.holdout[~inside[split.holdout]]
+    assert len(beside) and (np.abs(lng[beside] - 6.5) < 4.5 + 3).all()  # what shares a block with the region
+
+
+def test_holdout_across_the_date_line() -> None:
+    place = np.array([[0, 179.5], [0, -179.5], [0, 170], [0, 0], [0, 20], [0, 40], [0, 60]], np.float32)
+    store = ImageStore.from_arrays(np.zeros((7, 1, 1, 1), np.uint8), [0] * 7, place, None, "a", "single")
+    split = make_split(store, SplitConfig(holdout={"region": (175, -10, -175, 10)}), ALL)
+    assert split.holdout.tolist() == [0, 1]
+
+
+def test_holdout_season_and_time() -> None:
+    store = dated()
+    split = make_split(store, SplitConfig(holdout={"months": (12, 1, 2)}), ALL)
+    assert months_of(store, split.holdout) == {12, 1, 2}
+    for rows in (split.unlabeled, split.validation, split.test):
+        assert months_of(store, rows) == set(range(3, 12))
+    assert np.isfinite(store.time.numpy()[split.holdout]).all()  # what has no date is not held out
+    day = np.datetime64("2018-03-01").astype(int)
+    later = make_split(store, SplitConfig(holdout={"since": "2018-03-01", "until": "2018-03-31"}), ALL).holdout
+    assert len(later) and set(later) == {
+        row for row, days in enumerate(store.time.tolist()) if day <= days < day + 31 and store.labels[row] >= 0
+    }
+    both = make_split(store, SplitConfig(block_deg=3, holdout={"months": (7,), "region": (2, 45, 11, 52)}), ALL)
+    assert set(both.holdout) > set(make_split(store, SplitConfig(holdout={"months": (7,)}), ALL).holdout)
+    with pytest.raises(ConfigError, match=r"data.split.holdout: no labeled image lies there"):
+        make_split(store, SplitConfig(holdout={"since": "2030-01-01"}), ALL)
+
+
+@pytest.mark.parametrize("test", [0.2, 0])
+def test_by_time_holds_out_the_latest_days(test: float) -> None:
+    store = dated(2000)
+    split = make_split(store, SplitConfig(by="time", validation=0.3, test=test), ALL)
+    days = np.floor(store.time.numpy())
+    labeled = (store.labels.numpy() >= 0) & np.isfinite(days)
+    assert len(split.test) == pytest.approx(test * labeled.sum(), abs=4)
+    assert len(split.validation) == pytest.approx(0.3 * labeled.sum(), abs=8)
+    assert np.nanmax(days[split.unlabeled]) < days[split.validation].min()
+    assert not test or days[split.validation].max() < days[split.test].min()
+    assert set(np.flatnonzero(np.isnan(days))) <= set(split.unlabeled)
+    one_day = ImageStore.from_arrays(np.zeros((9, 1, 1, 1), np.uint8), [0] * 9, None, np.full(9, 5.5), "a", "single")
+    with pytest.raises(ConfigError, match=r"9 images are of 1 days; raise data.split.validation"):
+        make_split(one_day, SplitConfig(by="time"), ALL)
+    with pytest.raises(ConfigError, match=r"no labeled image has a date; set data.split.by=blocks"):
+        make_split(make_store(), SplitConfig(by="time"), ALL)
+
+
+def test_validation_budget() -> None:
+    store = make_store(2000, spots=300)
+    whole = make_split(store, SplitConfig(), ALL)
+    few = make_split(store, SplitConfig(), ALL, LabeledConfig(per_class=7))
+    assert np.bincount(store.labels[few.validation]).tolist() == [7] * 5
+    np.testing.assert_array_equal(few.validation_full, whole.validation)
+    assert all(np.array_equal(getattr(few, name), getattr(whole, name)) for name in ("labeled", "unlabeled", "test"))
+    assert "validation 35" in few.sizes() and "validation_full" in few.sizes() and "_full" not in whole.sizes()
+    with pytest.raises(ConfigError, match=r"data.validation_budget.count: .* validation has \d+; lower it"):
+        make_split(store, SplitConfig(), ALL, LabeledConfig(count=1900))
+
+
+@pytest.mark.parametrize(
+    ("holdout", "said"),
+    [
+        ({}, "at least one of region, months, since, until"),
+        ({"region": [0, 60, 10, 50]}, r"expected \[west, south, east, north\]"),
+        ({"region": [0, 40, 190, 50]}, r"expected \[west, south, east, north\]"),
+        ({"months": [0]}, "from 1 to 12"),
+        ({"months": list(range(1, 13))}, "at most 11"),
+        ({"since": "2020-02-02", "until": "2020-02-01"}, "is after"),
+        ({"since": "2020-13-02"}, "since"),
+    ],
+)
+def test_bad_holdouts(holdout: dict, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        validate(DataConfig, {"shards": "x", "split": {"holdout": holdout}}, "recipe.yaml")

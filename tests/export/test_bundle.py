@@ -15,8 +15,8 @@ import torch
 
 from stssl.config import Config
 from stssl.data.dataset import Dataset
+from stssl.data.prepare import prepare
 from stssl.data.schema import Sample
-from stssl.data.shards import prepare
 from stssl.data.sources.base import Source
 from stssl.data.store import ImageStore
 from stssl.errors import CheckpointError, ConfigError, RunError
@@ -38,20 +38,15 @@ class StoreSource(Source):
         self.store, self.task, self.order = store, store.card.task, list(order)
         self.classes = classes or store.card.classes
         self.bands = tuple(store.card.bands[band] for band in order)
+        self.ids = store.ids.to_pylist()
 
-    def signature(self) -> str:
-        return f"{self.store.card.fingerprint} {self.classes} {self.order}"
-
-    def __len__(self) -> int:
-        return len(self.store)
-
-    def samples(self) -> Iterator[Sample]:
-        labels, place, time = self.store.labels.tolist(), self.store.place.tolist(), self.store.time.tolist()
-        for row, name in enumerate(self.store.ids):
-            hot = [labels[row]] if self.task == "single" else [k for k, value in enumerate(labels[row]) if value == 1]
-            known = tuple(self.classes[k] for k in hot)
-            image = np.ascontiguousarray(self.store.images[row][self.order])
-            yield Sample(name, image, known, *place[row], time[row], None)
+    def read(self, index: int) -> Sample:
+        store = self.store
+        label = store.labels[index].tolist()
+        hot = [label] if self.task == "single" else [k for k, value in enumerate(label) if value == 1]
+        known = tuple(self.classes[k] for k in hot)
+        image = store.images[index].numpy()[self.order]
+        return Sample(self.ids[index], image, known, *store.place[index].tolist(), store.time[index].item(), None)
 
 
 @pytest.fixture(scope="module")
@@ -355,5 +350,5 @@ def test_another_task(exported: Path, shards: Callable[..., Path]) -> None:
 
 
 def test_an_unknown_split(exported: Path) -> None:
-    with pytest.raises(ConfigError, match="split 'train': choose validation or test"):
+    with pytest.raises(ConfigError, match="split 'train' is unknown; known: holdout, test, validation"):
         bundle.evaluate(exported, None, "train")

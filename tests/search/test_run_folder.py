@@ -10,9 +10,10 @@ import pytest
 
 from stssl import config as cfg
 from stssl.config import Config
+from stssl.data.prepare import prepare
 from stssl.data.schema import Sample
 from stssl.data.shards import MANIFEST as DATASET
-from stssl.data.shards import prepare, read_card
+from stssl.data.shards import read_card
 from stssl.data.sources.base import Source
 from stssl.errors import ConfigError, DataError, RunError
 from stssl.search import run_folder
@@ -39,18 +40,11 @@ class Colours(Source):
     )
 
     def __init__(self, first: int = 0) -> None:
-        self.first = first
+        self.first, self.ids = first, [f"s{i:03d}" for i in range(60)]
 
-    def signature(self) -> str:
-        return "1"
-
-    def __len__(self) -> int:
-        return 60
-
-    def samples(self) -> Iterator[Sample]:
-        for i in range(60):
-            image = np.full((2, 4, 4), (i + self.first) % 256, np.uint8)
-            yield Sample(f"s{i:03d}", image, ("abc"[i % 3],), float(i), float(i), None, None)
+    def read(self, index: int) -> Sample:
+        image = np.full((2, 4, 4), (index + self.first) % 256, np.uint8)
+        return Sample(self.ids[index], image, ("abc"[index % 3],), float(index), float(index), None, None)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -184,18 +178,18 @@ def test_what_is_no_run(tmp_path: Path, config: SearchConfig) -> None:
 def test_the_same_shards(tmp_path: Path, config: SearchConfig, shards: Path) -> None:
     read, manifest = made(tmp_path / "run", config)
     run_folder.check_unchanged(read, manifest)
-    part = shards / "part-00001.parquet"
+    part = next(shards.glob("part-00001-*.parquet"))
     whole = part.read_bytes()
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 1
     part.write_bytes(flipped)
-    with pytest.raises(DataError, match=r"part-00001.parquet: damaged: its SHA-256"):
+    with pytest.raises(DataError, match=r"part-00001-.*.parquet: damaged: its SHA-256"):
         run_folder.check_unchanged(read, manifest)
     part.write_bytes(whole[:-1])
-    with pytest.raises(DataError, match=r"part-00001.parquet: damaged: \d+ bytes, expected"):
+    with pytest.raises(DataError, match=r"part-00001-.*.parquet: damaged: \d+ bytes, expected"):
         run_folder.check_unchanged(read, manifest)
     part.unlink()
-    with pytest.raises(DataError, match=r"part-00001.parquet: this shard is missing"):
+    with pytest.raises(DataError, match=r"part-00001-.*.parquet: this shard is missing"):
         run_folder.check_unchanged(read, manifest)
     shutil.rmtree(shards)
     with pytest.raises(DataError, match=r"shards: no such folder"):
@@ -215,7 +209,7 @@ def test_the_same_shards(tmp_path: Path, config: SearchConfig, shards: Path) -> 
 
 def test_large_shards_are_not_read_again(config: SearchConfig, shards: Path, tmp_path: Path, monkeypatch) -> None:
     read, manifest = made(tmp_path / "run", config)
-    (shards / "part-00001.parquet").unlink()
+    next(shards.glob("part-00001-*.parquet")).unlink()
     monkeypatch.setattr(run_folder, "VERIFY_BYTES", 100)
     run_folder.check_unchanged(read, manifest)
 

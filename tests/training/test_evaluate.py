@@ -154,7 +154,7 @@ def test_splits(stores: dict[str, ImageStore], make_recipe: Callable[..., Recipe
         assert sum(seen) == len(getattr(dataset.split, split)) == result["count"] and max(seen) == 4
         assert result["loss"] == pytest.approx(math.log(3))
     for split in ("labeled", "unlabeled", "train"):
-        with pytest.raises(ConfigError, match=f"split '{split}': choose validation or test"):
+        with pytest.raises(ConfigError, match=f"split '{split}' is unknown; known: "):
             evaluate(network, dataset, split)
     with pytest.raises(Diverged, match="not finite"):
         evaluate(lambda batch: torch.full((len(batch.labels), 3), torch.nan), dataset, "validation")
@@ -162,5 +162,5 @@ def test_splits(stores: dict[str, ImageStore], make_recipe: Callable[..., Recipe
 
 def test_no_test_split(stores: dict[str, ImageStore], make_recipe: Callable[..., Recipe]) -> None:
     dataset = Dataset(make_recipe({"data.split.test": 0}).data, stores["single"])
-    with pytest.raises(ConfigError, match=r"the test split is empty; raise data.split.test"):
+    with pytest.raises(ConfigError, match=r"the test split is empty; set data.split.test"):
         evaluate(lambda batch: torch.zeros(len(batch.labels), 3), dataset, "test")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from stssl.data.store import gather
 from stssl.errors import ConfigError
 from stssl.training.evaluate import Diverged
 from stssl.training.trainer import Trainer
@@ -108,9 +109,9 @@ def test_supervised_draws_no_unlabeled_images(make_trainer: MakeTrainer, monkeyp
         rows = drawn[name] = set()
         original = trainer.dataset.batch
 
-        def spy(indices: Any, original: Any = original, rows: set[int] = rows) -> Any:
+        def spy(indices: Any, out: Any = None, original: Any = original, rows: set[int] = rows) -> Any:
             rows.update(int(index) for index in indices)
-            return original(indices)
+            return original(indices, out)
 
         monkeypatch.setattr(trainer.dataset, "batch", spy)
         trainer.train(4)
@@ -123,9 +124,9 @@ def test_supervised_draws_no_unlabeled_images(make_trainer: MakeTrainer, monkeyp
 def test_only_evaluate_reads_the_test_split(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make_trainer()
     seen: set[int] = set()
-    original = trainer.dataset.store.gather
     monkeypatch.setattr(
-        trainer.dataset.store, "gather", lambda rows, *rest: (seen.update(rows.tolist()), original(rows, *rest))[1]
+        "stssl.data.dataset.gather",
+        lambda images, rows, *rest: (seen.update(rows.tolist()), gather(images, rows, *rest))[1],
     )
     for _ in range(3):
         trainer.run_interval()

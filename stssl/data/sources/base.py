@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 from stssl.config import Config
 from stssl.data.schema import Sample, Task
+from stssl.storage import Folder
 
 
 class Source(ABC):
-    """A data set on disk.
+    """A data set on disk or in a bucket.
 
-    The constructor finds the files and refuses what is no such data set (DataError); pixels are read by `samples`.
+    The constructor finds the files and refuses what is no such data set (DataError); pixels are read by `read`, in any
+    order and in several processes at once, so a source can be pickled and keeps no file open.
 
     Attributes:
         name: Plugin name.
+        config: What the constructor was given.
+        folder: What the names from `files` are relative to.
+        ids: Unique name of each sample, sorted.
         task: "single" or "multi".
         classes: All class names; their order is the order of labels in tensors.
         bands: Band names, one for each channel.
@@ -28,6 +33,9 @@ class Source(ABC):
 
     Config: ClassVar[type[Config]]
     name: str
+    config: Any = None
+    folder = Folder(".")
+    ids: Sequence[str]
     task: Task
     classes: tuple[str, ...]
     bands: tuple[str, ...]
@@ -39,35 +47,40 @@ class Source(ABC):
         """Find the files that `config` (the class's own `Config`) points at."""
 
     @abstractmethod
-    def signature(self) -> str:
-        """A hash that changes when the files do; see `sign`."""
-
-    @abstractmethod
-    def __len__(self) -> int:
-        """Number of samples."""
-
-    @abstractmethod
-    def samples(self) -> Iterator[Sample]:
-        """Read all samples, sorted by id.
+    def read(self, index: int) -> Sample:
+        """Read the sample `ids[index]`.
 
         Raises:
             DataError: A file is damaged or not what it claims to be, with its name and a remedy.
         """
 
+    def files(self, index: int) -> Iterable[str]:
+        """Names, relative to `folder`, of the files that a sample is read from: if they change, it is read again."""
+        return ()
 
-def sign(name: str, root: Path, files: Iterable[Path]) -> str:
-    """SHA-256 (hex) of the sorted relative paths, sizes and modification times of files.
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.ids)
 
-    Cheap on purpose: it tells whether a folder changed without reading it.
+    def stamp(self, index: int) -> str:
+        """Names, sizes and dates of a sample's files: cheap on purpose. In a bucket only names are looked at.
 
-    Args:
-        name: Of the source plugin, so that two readers of the same files differ.
-        root: The folder that the paths are relative to: a moved folder keeps its signature.
-        files: Paths below `root`.
-    """
-    lines = sorted(
-        f"{path.relative_to(root).as_posix()}\t{status.st_size}\t{status.st_mtime_ns}"
-        for path in files
-        for status in (path.stat(),)
-    )
-    return hashlib.sha256("\n".join([name, *lines]).encode()).hexdigest()
+        Raises:
+            OSError: A file cannot be looked at. One that is missing is stamped as such; `read` will say so.
+        """
+        names = self.files(index)
+        if self.folder.path is None:
+            return "\t".join([self.ids[index], *names])
+        parts = [self.ids[index]]
+        for name in names:
+            try:
+                status = os.stat(self.folder.path / name)
+                parts.append(f"{name}\t{status.st_size}\t{status.st_mtime_ns}")
+            except FileNotFoundError:
+                parts.append(f"{name}\tmissing")
+        return "\t".join(parts)
+
+    def head(self) -> str:
+        """All that shapes every sample: the source, its settings but where it lies, classes and bands."""
+        settings = self.config.model_dump(mode="json", exclude={"root"}) if self.config else {}
+        return json.dumps([self.name, settings, self.task, self.classes, self.bands])

@@ -1,4 +1,4 @@
-"""EuroSAT: 27,000 georeferenced Sentinel-2 patches (L1C, 13 bands, 64 x 64 at 10 m) of ten kinds of land use.
+"""EuroSAT: 27,000 Sentinel-2 patches (L1C, 64 x 64 at 10 m) of ten kinds of land use, as JPEG (RGB) or GeoTIFF (13 bands).
 
 Source: Helber et al., "EuroSAT: A Novel Dataset and Deep Learning Benchmark for Land Use and Land Cover
 Classification", IEEE JSTARS 2019.
@@ -7,29 +7,27 @@ Band order. The files name no bands, so the order was read off the pixel values 
 B08. Index 9 has a mean of 12 with a maximum of 70: the cirrus band B10. Index 8 is smooth like a 60 m band (mean
 gradient 0.02 sigma, as index 0) and dim (mean 721): the water vapour band B09. Index 12 correlates 1.00 with index 6
 (B07), has its 20 m sharpness and is the brightest over vegetation: B8A. Only indices 1, 2, 3 and 7 show 10 m detail:
-B02, B03, B04 and B08.
+B02, B03, B04 and B08. The RGB tree is B04, B03 and B02, divided by 2750, cut at 1 and times 255.
 
 EuroSAT has no acquisition dates anywhere, so `time` is None.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Literal
+import math
+from typing import Literal, NamedTuple, Self
 
-import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.warp import transform
+import numpy as np
+from pydantic import model_validator
 
 from stssl.config import Config
-from stssl.data.schema import Sample, Task
-from stssl.data.sources.base import Source, sign
+from stssl.data.schema import DType, Sample, Task
+from stssl.data.sources._eurosat_files import read_indices, read_places
+from stssl.data.sources._eurosat_splits import NO_SPLIT, SPLITS, AllFiles, Scheme
+from stssl.data.sources._raster import centre, opened
+from stssl.data.sources.base import Source
 from stssl.errors import DataError, did_you_mean
+from stssl.storage import Folder
 
 CLASSES = (
     "AnnualCrop",
@@ -46,148 +44,196 @@ CLASSES = (
 BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A")
 SIZE = 64
 
-_TREES = ("EuroSAT_MS", "2750", "ds/images/remote_sensing/otherDatasets/sentinel_2/tif")  # as the archives unpack
-_EXPECTED = "expected <Class>/<Class>_<number>.tif, 13-band GeoTIFF, as in EuroSAT_MS.zip (zenodo.org/records/7711810)"
-_REMEDY = "unpack this file again from EuroSAT_MS.zip, or remove it"
+
+class _Kind(NamedTuple):
+    """What a tree is made of."""
+
+    archive: str
+    endings: tuple[str, ...]
+    bands: tuple[str, ...]
+    dtype: DType
+
+
+_KINDS = (
+    _Kind("EuroSAT_MS.zip", (".tif", ".tiff"), BANDS, "uint16"),
+    _Kind("EuroSAT_RGB.zip", (".jpg", ".jpeg"), ("R", "G", "B"), "uint8"),
+)
+# As the archives unpack, and as other projects call it.
+_TREES = ("EuroSAT_MS", "EuroSAT_RGB", "2750", "eurosat", "ds/images/remote_sensing/otherDatasets/sentinel_2/tif")
+_EXPECTED = (
+    "expected <Class>/<Class>_<number>.tif (13 bands) or .jpg (RGB), as in EuroSAT_MS.zip and EuroSAT_RGB.zip "
+    "(zenodo.org/records/7711810)"
+)
 
 
 class EuroSATConfig(Config):
-    """Where the 13-band GeoTIFF tree lies: the folder of class folders, or the one that holds it."""
+    """Where the images lie, and what is said about them.
+
+    Attributes:
+        root: The folder of class folders, or the one that holds it.
+        split: "official": of each class the first 60 % train, 20 % validate, 20 % test; "reference": the first 80 % train,
+            20 % test, as in the reference project; "none". A file that is none of the 27,000 is in no split.
+        metadata: A YAML file of places, `<name of an image without its ending>: [<longitude>, <latitude>, ...]`. They go
+            before the images' own georeferences, and before the places of all 27,000 files that stssl knows.
+        labeled: A file `lb_..._idx.npy` of the reference project: only these training images keep their labels.
+    """
 
     name: Literal["eurosat"] = "eurosat"
-    root: Path
+    root: str
+    split: Scheme = "official"
+    metadata: str | None = None
+    labeled: str | None = None
+
+    @model_validator(mode="after")
+    def _labeled_of_reference(self) -> Self:
+        if self.labeled is not None and self.split != "reference":
+            raise ValueError(
+                f"labeled: its numbers count the training images of split 'reference'; got split '{self.split}'"
+            )
+        return self
 
 
 class EuroSAT(Source):
-    """The 13-band GeoTIFF tree of EuroSAT, or any part of it."""
+    """The JPEG or the GeoTIFF tree of EuroSAT, or any part of it."""
 
     Config = EuroSATConfig
     name = "eurosat"
     task: Task = "single"
     classes = CLASSES
-    bands = BANDS
     licence = "MIT; contains modified Copernicus Sentinel data"
     attribution = "EuroSAT (Helber, Bischke, Dengel, Borth 2019); contains modified Copernicus Sentinel data"
 
     def __init__(self, config: EuroSATConfig) -> None:
-        """Find the files.
+        """Find the files, their places and splits.
 
         Raises:
-            DataError: The folder is missing, empty or something else; a class folder is unknown; a name comes twice.
+            DataError: The folder is missing, empty or something else; a class folder is unknown; a name comes twice; a
+                file that the settings name does not fit.
         """
-        self.root = config.root.expanduser()
+        self.config = config
+        root = Folder(config.root)
         try:
-            self.folder = _find_tree(self.root)
-            self.files = _find_files(self.folder)
+            self.folder, listing = _find_tree(root)
         except OSError as error:
-            raise DataError(f"{self.root}: cannot be read: {error}") from None
+            raise DataError(f"{root}: cannot be read: {' '.join(str(error).split())}") from None
+        self._kind = _kind_of(self.folder, listing)
+        self.bands = self._kind.bands
+        self._remedy = f"unpack this file again from {self._kind.archive}, or remove it"
+        files = _find_files(self.folder, listing, self._kind)
+        self.ids, self._names = list(files), list(files.values())
 
-    def signature(self) -> str:
-        """A hash that changes when the files do."""
-        return sign(self.name, self.folder, self.files.values())
-
-    def __len__(self) -> int:
-        """Number of patches."""
-        return len(self.files)
-
-    def samples(self) -> Iterator[Sample]:
-        """Read all patches, sorted by id (the file's stem).
-
-        Raises:
-            DataError: A file is damaged or no EuroSAT patch.
-        """
-        for stem, path in self.files.items():
-            with _quiet():  # entered for each file: a generator must not change global state while it is suspended
-                sample = _read(stem, path)
-            yield sample
-
-
-def _find_tree(root: Path) -> Path:
-    """The folder of class folders at or below `root`."""
-    if not root.is_dir():
-        what = "this is a file, not a folder" if root.exists() else "no such folder"
-        raise DataError(f"{root}: {what}; {_EXPECTED}")
-    candidates = [tree for tree in (root, *(root / name for name in _TREES)) if _holds(tree, (".tif", ".tiff"))]
-    if len(candidates) == 1 or candidates[:1] == [root]:
-        return candidates[0]
-    if candidates:
-        raise DataError(f"{root}: holds several EuroSAT trees; name one of them: {', '.join(map(str, candidates))}")
-    for tree in (root, *(root / name for name in (*_TREES, "EuroSAT_RGB"))):
-        if _holds(tree, (".jpg", ".jpeg")):
-            raise DataError(f"{tree}: this is the RGB tree of EuroSAT; only GeoTIFF is read, not JPEG; {_EXPECTED}")
-    found = sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir())
-    listing = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "") if found else "nothing"
-    raise DataError(f"{root}: this is no EuroSAT folder; {_EXPECTED}; found {listing}")
-
-
-def _holds(tree: Path, suffixes: tuple[str, ...]) -> bool:
-    """Whether any EuroSAT class folder of `tree` has a file with such a suffix."""
-    folders = [tree / name for name in CLASSES if (tree / name).is_dir()]
-    return any(name.lower().endswith(suffixes) for folder in folders for name in os.listdir(folder))
-
-
-def _find_files(tree: Path) -> dict[str, Path]:
-    """Stem to path of all patches, sorted by stem."""
-    files: dict[str, Path] = {}
-    for folder in sorted(tree.iterdir()):
-        if not folder.is_dir() or folder.name.startswith((".", "__")):
-            continue
-        if folder.name not in CLASSES:
-            raise DataError(f"{folder}: no class of EuroSAT; {did_you_mean(folder.name, CLASSES)}; rename or remove it")
-        for path in sorted(folder.iterdir()):
-            if path.suffix.lower() not in (".tif", ".tiff") or path.name.startswith("."):
-                continue
-            prefix = path.stem.rpartition("_")[0]
-            if prefix in CLASSES and prefix != folder.name:
-                raise DataError(f"{path}: named like class {prefix}, but lies in {folder.name}/; move or remove it")
-            if path.stem in files:
-                raise DataError(f"{path}: has the same name as {files[path.stem]}; remove one of the two")
-            files[path.stem] = path
-    return dict(sorted(files.items()))
-
-
-def _read(stem: str, path: Path) -> Sample:
-    """Read one patch."""
-    try:
-        if path.stat().st_size == 0:
-            raise DataError(f"{path}: the file is empty; {_REMEDY}")
-        with rasterio.open(path, driver="GTiff") as file:
-            shape, dtype = (file.count, file.height, file.width), set(file.dtypes)
-            if shape != (len(BANDS), SIZE, SIZE):
+        known = AllFiles()
+        rows = known.find(self.ids)
+        self._place = np.where((rows >= 0)[:, None], known.place[rows], math.nan)
+        if config.metadata is not None:
+            self._place = read_places(config.metadata, root, self.ids)
+        self._split = np.where(rows >= 0, known.split(config.split)[rows], NO_SPLIT).astype(np.int8)
+        self._labeled = np.ones(len(rows), bool)
+        if config.labeled is not None:
+            lacking = len(known.stems) - (rows >= 0).sum()
+            if lacking:
                 raise DataError(
-                    f"{path}: {shape[0]} bands of {shape[1]} x {shape[2]} pixels; "
-                    f"expected {len(BANDS)} of {SIZE} x {SIZE}; {_REMEDY}"
+                    f"{self.folder}: labeled: {lacking} of EuroSAT's {len(known.stems)} images are not here, and the numbers "
+                    "in such a file count them all; complete the folder, or leave out --set labeled"
                 )
-            if dtype != {"uint16"}:
-                raise DataError(f"{path}: pixels are {', '.join(sorted(dtype))}; expected uint16; {_REMEDY}")
+            indices = read_indices(config.labeled, root, int((self._split == SPLITS.index("train")).sum()))
+            self._labeled = (self._split != SPLITS.index("train")) | np.isin(rows, known.labeled(indices))
+
+    def files(self, index: int) -> list[str]:
+        """The one image."""
+        return [self._names[index]]
+
+    def stamp(self, index: int) -> str:
+        """That of the image, and what other files say about it."""
+        lat, lng = self._place[index]
+        return f"{super().stamp(index)}\t{lat}\t{lng}\t{self._split[index]}\t{self._labeled[index]}"
+
+    def read(self, index: int) -> Sample:
+        """Read a patch."""
+        name, expected = self._names[index], (len(self.bands), SIZE, SIZE)
+        shown = self.folder.show(name)
+        with opened(self.folder, name, self._remedy) as file:
+            shape, dtype = (file.count, file.height, file.width), set(file.dtypes)
+            if shape != expected:
+                raise DataError(
+                    f"{shown}: {shape[0]} bands of {shape[1]} x {shape[2]} pixels; "
+                    f"expected {expected[0]} of {SIZE} x {SIZE}; {self._remedy}"
+                )
+            if dtype != {self._kind.dtype}:
+                found = ", ".join(sorted(dtype))
+                raise DataError(f"{shown}: pixels are {found}; expected {self._kind.dtype}; {self._remedy}")
             image = file.read()
-            lat, lng = _centre(file, path)
-    except (OSError, RasterioError) as error:
-        raise DataError(f"{path}: damaged or no GeoTIFF ({error.__cause__ or error}); {_REMEDY}") from None
-    return Sample(stem, image, (path.parent.name,), lat, lng, None, None)
+            lat, lng = centre(file, shown, self._remedy) if self.config.metadata is None else (None, None)
+        if lat is None and not np.isnan(self._place[index]).any():
+            lat, lng = map(float, self._place[index])
+        labels = (name.partition("/")[0],) if self._labeled[index] else None
+        split = SPLITS[self._split[index]] if self._split[index] != NO_SPLIT else None
+        return Sample(self.ids[index], image, labels, lat, lng, None, split)
 
 
-def _centre(file: rasterio.DatasetReader, path: Path) -> tuple[float | None, float | None]:
-    """(latitude, longitude) in degrees of a patch's centre, or (None, None) without a georeference."""
-    if file.crs is None or file.transform.is_identity:
-        return None, None
-    to, column, row = file.transform, file.width / 2, file.height / 2
-    x, y = to.a * column + to.b * row + to.c, to.d * column + to.e * row + to.f
-    (lng,), (lat,) = transform(file.crs, "EPSG:4326", [x], [y])
-    if not (-90 <= lat <= 90 and -180 <= lng <= 180):
-        raise DataError(f"{path}: its georeference leads to latitude {lat}, longitude {lng}; {_REMEDY}")
-    return lat, lng
+def _find_tree(root: Folder) -> tuple[Folder, dict[str, list[str]]]:
+    """The folder of class folders at or below `root`, and what its folders hold, by their names."""
+    if not root.exists():
+        what = "this is a file, not a folder" if root.path and root.path.exists() else "no such folder"
+        raise DataError(f"{root}: {what}; {_EXPECTED}")
+    if listing := _listing(root):
+        return root, listing
+    found = [(tree, listing) for tree in (root / name for name in _TREES) if (listing := _listing(tree))]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise DataError(f"{root}: holds several EuroSAT trees; name one: {', '.join(str(tree) for tree, _ in found)}")
+    entries = [entry.name + "/" * entry.is_folder for entry in root.entries()]
+    more = f" and {len(entries) - 5} more" if len(entries) > 5 else ""
+    raise DataError(
+        f"{root}: this is no EuroSAT folder; {_EXPECTED}; found {', '.join(entries[:5]) or 'nothing'}{more}"
+    )
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep GDAL's own words off stderr: what they report becomes a DataError."""
-    log = logging.getLogger("rasterio")
-    level = log.level
-    log.setLevel(logging.CRITICAL + 1)
-    try:
-        with warnings.catch_warnings(), rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            yield
-    finally:
-        log.setLevel(level)
+def _listing(tree: Folder) -> dict[str, list[str]]:
+    """Names in each folder of a tree, sorted; empty if no class folder has an image."""
+    folders = [entry.name for entry in tree.entries() if entry.is_folder and not entry.name.startswith((".", "__"))]
+    listing = {name: (tree / name).names() if name in CLASSES else [] for name in folders}
+    return listing if any(_ending(name) for names in listing.values() for name in names) else {}
+
+
+def _ending(path: str) -> str:
+    """The ending of an image in lower case; empty for anything else."""
+    stem, dot, ending = path.rpartition("/")[2].rpartition(".")
+    ending = dot + ending.lower()
+    return ending if stem and stem[0] != "." and any(ending in kind.endings for kind in _KINDS) else ""
+
+
+def _kind_of(tree: Folder, listing: dict[str, list[str]]) -> _Kind:
+    paths = [f"{folder}/{name}" for folder, names in listing.items() for name in names]
+    first = {kind: next((path for path in paths if _ending(path) in kind.endings), None) for kind in _KINDS}
+    found = [kind for kind in _KINDS if first[kind]]
+    if len(found) > 1:
+        both = " and ".join(str(first[kind]) for kind in found)
+        raise DataError(f"{tree}: holds both GeoTIFF and JPEG ({both}); keep one kind, or part them")
+    return found[0]
+
+
+def _find_files(tree: Folder, listing: dict[str, list[str]], kind: _Kind) -> dict[str, str]:
+    """Stem to name in the tree of all patches, sorted by stem."""
+    files: dict[str, str] = {}
+    for folder, names in sorted(listing.items()):
+        if folder not in CLASSES:
+            raise DataError(
+                f"{tree.show(folder)}: no class of EuroSAT; {did_you_mean(folder, CLASSES)}; rename or remove it"
+            )
+        for name in names:
+            if _ending(name) not in kind.endings:
+                continue
+            stem, path = name.rpartition(".")[0], f"{folder}/{name}"
+            prefix = stem.rpartition("_")[0]
+            if prefix in CLASSES and prefix != folder:
+                raise DataError(
+                    f"{tree.show(path)}: named like class {prefix}, but lies in {folder}/; move or remove it"
+                )
+            if stem in files:
+                raise DataError(
+                    f"{tree.show(path)}: has the same name as {tree.show(files[stem])}; remove one of the two"
+                )
+            files[stem] = path
+    return dict(sorted(files.items()))

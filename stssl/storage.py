@@ -1,0 +1,212 @@
+"""Folders on a disk or in a bucket, by path or by any URI that pyarrow opens (`s3://...`, `gs://...`, `file://...`)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+import pyarrow as pa
+from pyarrow import fs as pafs
+
+from stssl.errors import DataError
+from stssl.files import atomic_path
+
+
+class Entry(NamedTuple):
+    """What a folder lists: `name` relative to it, `bytes` and `mtime_ns` (0 for a folder)."""
+
+    name: str
+    is_folder: bool
+    bytes: int
+    mtime_ns: int
+
+
+def is_uri(place: str | Path) -> bool:
+    """Whether a place is given as a URI with a scheme, not as a path."""
+    return "://" in str(place)
+
+
+class Folder:
+    """A folder. Names in it are relative, with `/` between their parts. It can be pickled.
+
+    Printed, a folder never shows the credentials that its URI may hold.
+
+    Args:
+        place: A path, or a URI. For `s3://`, $AWS_ENDPOINT_URL and $AWS_REGION are heeded, as boto3 does, unless the URI
+            has `?endpoint_override=host:port&scheme=http&region=...` of its own.
+
+    Attributes:
+        path: The local path, or None in a bucket.
+
+    Raises:
+        DataError: The URI cannot be understood.
+    """
+
+    path: Path | None
+    _fs: pafs.FileSystem
+    _root: str
+    _shown: str
+
+    def __init__(self, place: str | Path | Folder) -> None:
+        if isinstance(place, Folder):
+            vars(self).update(vars(place))
+            return
+        text = str(place)
+        scheme = urlsplit(text).scheme if is_uri(text) else "file"
+        if scheme == "file":
+            local = unquote(urlsplit(text).path) if is_uri(text) else text
+            self.path = Path(os.path.abspath(Path(local).expanduser()))
+            self._fs, self._root, self._shown = pafs.LocalFileSystem(), str(self.path), str(self.path)
+            return
+        try:
+            self._fs, root = pafs.FileSystem.from_uri(_with_environment(text))
+            if not root.strip("/"):
+                raise ValueError("it names no bucket")
+        except (pa.ArrowException, OSError, ValueError, NotImplementedError) as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(f"{_without_secrets(text)}: no folder that can be opened: {reason}") from None
+        self.path, self._root = None, root.rstrip("/")
+        self._shown = f"{scheme}://{self._root}"
+
+    def __str__(self) -> str:
+        return self._shown
+
+    __repr__ = __str__
+
+    def __truediv__(self, name: str) -> Folder:
+        """A folder in this one."""
+        child = Folder(self)
+        child._root, child._shown = f"{self._root}/{name}", f"{self._shown}/{name}"
+        child.path = self.path / name if self.path is not None else None
+        return child
+
+    def show(self, name: str) -> str:
+        """A file's full name, for a message."""
+        return f"{self._shown}/{name}"
+
+    def exists(self) -> bool:
+        """Whether there is such a folder (in a bucket: anything below it)."""
+        if self.path is not None:
+            return self.path.is_dir()
+        return self._fs.get_file_info(self._root).type == pafs.FileType.Directory
+
+    def entries(self, recursive: bool = False) -> list[Entry]:
+        """Everything in the folder, sorted by name; empty if there is no such folder.
+
+        Raises:
+            OSError: The disk or the bucket refuses.
+        """
+        infos = self._fs.get_file_info(pafs.FileSelector(self._root, allow_not_found=True, recursive=recursive))
+        start = len(self._root) + 1
+        entries = [
+            Entry(info.path[start:], info.type == pafs.FileType.Directory, info.size or 0, info.mtime_ns or 0)
+            for info in infos
+        ]
+        return sorted(entry for entry in entries if entry.name)
+
+    def names(self) -> list[str]:
+        """Names of all files and folders in it, sorted: quicker than `entries` on a disk. Empty if there is no such folder.
+
+        Raises:
+            OSError: The disk or the bucket refuses.
+        """
+        if self.path is None:
+            return [entry.name for entry in self.entries()]
+        try:
+            return sorted(os.listdir(self.path))
+        except FileNotFoundError:
+            return []
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file, or None if it is not there."""
+        info = self._fs.get_file_info(f"{self._root}/{name}")
+        return info.size if info.type == pafs.FileType.File else None
+
+    def read(self, name: str) -> bytes:
+        """A whole file.
+
+        Raises:
+            FileNotFoundError: It is not there.
+            OSError: The disk or the bucket refuses.
+        """
+        if self.path is not None:
+            return (self.path / name).read_bytes()
+        with self._fs.open_input_stream(f"{self._root}/{name}", compression=None) as file:
+            return bytes(file.read())
+
+    def open(self, name: str) -> pa.NativeFile:
+        """A file for reading here and there.
+
+        Raises:
+            OSError: It is not there, or the disk or the bucket refuses.
+        """
+        return self._fs.open_input_file(f"{self._root}/{name}")
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file; it is there whole or not at all.
+
+        Raises:
+            OSError: The disk or the bucket refuses.
+        """
+        if self.path is not None:
+            with atomic_path(self.path / name) as temporary:
+                temporary.write_bytes(data)
+            return
+        with self._fs.open_output_stream(f"{self._root}/{name}", compression=None) as file:
+            file.write(data)
+
+    def put(self, local: Path, name: str) -> None:
+        """Move a finished local file into the folder; it is there whole or not at all.
+
+        Raises:
+            OSError: The disk or the bucket refuses.
+        """
+        if self.path is not None:
+            with local.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(local, self.path / name)
+            return
+        with local.open("rb") as source, self._fs.open_output_stream(f"{self._root}/{name}", compression=None) as file:
+            shutil.copyfileobj(source, file, 8 * 2**20)
+        local.unlink()
+
+    def delete(self, name: str) -> None:
+        """Delete a file; it may be gone already."""
+        with contextlib.suppress(FileNotFoundError):
+            self._fs.delete_file(f"{self._root}/{name}")
+
+    def delete_folder(self, name: str) -> None:
+        """Delete a folder of ours with all that is in it; it may be gone already."""
+        if self.path is not None:
+            shutil.rmtree(self.path / name, ignore_errors=True)
+            return
+        for entry in (self / name).entries(recursive=True):
+            if not entry.is_folder:
+                self.delete(f"{name}/{entry.name}")
+        with contextlib.suppress(OSError):  # an object store has no folders
+            self._fs.delete_dir(f"{self._root}/{name}")
+
+
+def _with_environment(uri: str) -> str:
+    """An S3 URI with endpoint and region from the environment where it names none; pyarrow itself ignores them."""
+    parts = urlsplit(uri)
+    if parts.scheme != "s3":
+        return uri
+    query = dict(parse_qsl(parts.query))
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint and "endpoint_override" not in query:
+        server = urlsplit(endpoint)
+        query |= {"endpoint_override": server.netloc, "scheme": server.scheme or "https"}
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if region or "endpoint_override" in query:  # a server of one's own has no region to be asked for
+        query.setdefault("region", region or "us-east-1")
+    return parts._replace(query=urlencode(query, quote_via=quote)).geturl()
+
+
+def _without_secrets(uri: str) -> str:
+    parts = urlsplit(uri)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
