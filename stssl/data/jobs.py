@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from stssl.data.content import Content, Form
 from stssl.data.parquet import ShardWriter
+from stssl.data.schema import Sample
 from stssl.data.shards import PROGRESS
 from stssl.data.sources.base import Source
 from stssl.errors import DataError
@@ -72,21 +73,19 @@ def write_shard(task: Task, job: Job, on_rows: Callable[[int], None] | None = No
     os.close(handle)
     temporary, writer, skipped = Path(path), None, []
     try:
-        for index in range(job.start, job.stop):
-            try:
-                sample = source.read(index)
-                if sample.id != source.ids[index]:
-                    raise DataError(f"source '{source.name}': read '{sample.id}' for '{source.ids[index]}'")
-                row = content.add(sample)
-            except DataError as error:
-                if task.on_error == "raise":
-                    raise
-                skipped.append(Skipped(source.ids[index], str(error)))
-            else:
-                writer = writer or ShardWriter(temporary, source.name, row.image)
-                writer.add(row)
-            if on_rows:
-                on_rows(1)
+        with source.session():
+            for index in range(job.start, job.stop):
+                try:
+                    row = content.add(_read(source, index))
+                except DataError as error:
+                    if task.on_error == "raise":
+                        raise
+                    skipped.append(Skipped(source.ids[index], str(error)))
+                else:
+                    writer = writer or ShardWriter(temporary, source.name, row.image)
+                    writer.add(row)
+                if on_rows:
+                    on_rows(1)
         note: Note = {"job": job.name, "shard": None, "content": content.state(), "skipped": skipped}
         if writer is not None:
             writer.close(content)
@@ -103,6 +102,13 @@ def write_shard(task: Task, job: Job, on_rows: Callable[[int], None] | None = No
         if writer is not None:
             writer.abort()
         temporary.unlink(missing_ok=True)
+
+
+def _read(source: Source, index: int) -> Sample:
+    sample = source.read(index)
+    if sample.id != source.ids[index]:
+        raise DataError(f"source '{source.name}': read '{sample.id}' for '{source.ids[index]}'")
+    return sample
 
 
 def finished(target: Folder, jobs: list[Job]) -> dict[str, Note]:

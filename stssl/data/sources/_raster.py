@@ -6,7 +6,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 
 import rasterio
@@ -15,6 +15,7 @@ from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 from rasterio.warp import transform
 
+from stssl.data.sources.base import Source
 from stssl.errors import DataError
 from stssl.storage import Folder
 
@@ -54,6 +55,14 @@ def quiet() -> Iterator[None]:
         _is_quiet.reset(token)
         sys.unraisablehook = hook
         log.setLevel(level)
+
+
+class RasterSource(Source):
+    """A source that reads its images with `opened`."""
+
+    def session(self) -> AbstractContextManager[None]:
+        """Quiet, once for all."""
+        return quiet()
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 from stssl.config import Config
@@ -53,6 +54,10 @@ class Source(ABC):
         Raises:
             DataError: A file is damaged or not what it claims to be, with its name and a remedy.
         """
+
+    def session(self) -> AbstractContextManager[None]:
+        """Put around many calls of `read`, so that what they need is set up once."""
+        return nullcontext()
 
     def files(self, index: int) -> Iterable[str]:
         """Names, relative to `folder`, of the files that a sample is read from: if they change, it is read again."""

@@ -24,8 +24,7 @@ from stssl.config import Config
 from stssl.data.schema import DType, Sample, Task
 from stssl.data.sources._eurosat_files import read_indices, read_places
 from stssl.data.sources._eurosat_splits import NO_SPLIT, SPLITS, AllFiles, Scheme
-from stssl.data.sources._raster import centre, opened
-from stssl.data.sources.base import Source
+from stssl.data.sources._raster import RasterSource, centre, opened
 from stssl.errors import DataError, did_you_mean
 from stssl.storage import Folder
 
@@ -93,7 +92,7 @@ class EuroSATConfig(Config):
         return self
 
 
-class EuroSAT(Source):
+class EuroSAT(RasterSource):
     """The JPEG or the GeoTIFF tree of EuroSAT, or any part of it."""
 
     Config = EuroSATConfig

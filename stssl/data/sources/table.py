@@ -28,12 +28,11 @@ from pydantic import AfterValidator, Field
 
 from stssl.config import Config
 from stssl.data.schema import Sample, Task
-from stssl.data.sources._raster import centre, opened
+from stssl.data.sources._raster import RasterSource, centre, opened
 from stssl.data.sources._table_cells import image_path, labels, moment, places, sample_id, show, split
 from stssl.data.sources._table_columns import Column, choose_columns
 from stssl.data.sources._table_file import Rows, find_table, read_rows
 from stssl.data.sources._table_image import Look, acquired, look, pixels
-from stssl.data.sources.base import Source
 from stssl.errors import DataError
 from stssl.storage import Folder
 
@@ -73,7 +72,7 @@ class TableConfig(Config):
     attribution: str = "unknown, see the data's owner"
 
 
-class Table(Source):
+class Table(RasterSource):
     """The images of a table, sorted by id."""
 
     Config = TableConfig
