@@ -25,8 +25,10 @@ def prepare(
             help="What the data set looks like: eurosat, bigearthnet_v1, bigearthnet_v2, table or simulated."
         ),
     ],
-    root: Annotated[str, typer.Argument(help="Its folder or file: a path, or a URI such as s3://BUCKET/FOLDER.")],
-    target: Annotated[str, typer.Option("--out", help="Folder for the shards: a path or a URI.")],
+    root: Annotated[
+        str | None, typer.Argument(help="Its folder or file: a path, or a URI such as s3://BUCKET/FOLDER.")
+    ] = None,
+    target: Annotated[str, typer.Option("--out", help="Folder for the shards: a path or a URI.")] = ...,  # type: ignore[assignment]
     set_: Set = [],  # noqa: B006
     on_error: Annotated[
         Literal["raise", "skip"],
@@ -43,7 +45,7 @@ def prepare(
     """Turn raw images into Parquet shards, once; every later command reads those.
 
     Shards that are up to date are left alone. After an interruption the same command goes on where it was. Settings of the
-    source are given by `--set`.
+    source are given by `--set`; `--dry-run` shows them all.
 
     Examples: `python launch.py prepare eurosat data/eurosat_ms_103 --out runs/data/eurosat-103`,
     `python launch.py prepare bigearthnet_v1 /data/BigEarthNet-v1.0 --out s3://BUCKET/ben --set classes=19`
@@ -57,11 +59,17 @@ def prepare(
     if source not in known:
         raise ConfigError(f"source '{source}' is unknown; {did_you_mean(source, known)}")
     plugin = known[source]
-    settings = config.with_overrides({"name": source, "root": root}, config.parse_set(set_))
+    settings = config.with_overrides(
+        {"name": source, **({} if root is None else {"root": root})}, config.parse_set(set_)
+    )
     reader = plugin(config.validate(plugin.Config, settings, f"prepare {source}"))
     total = len(reader)
     if dry_run:
-        out.print(f"{total} images of {reader.name} in {root} -> {target}")
+        out.print(config.dump_yaml(reader.config.model_dump(mode="json")), end="", markup=False)
+        out.print(
+            f"\n# {total} images, bands {', '.join(reader.bands)}, {len(reader.classes)} classes -> {target}",
+            markup=False,
+        )
         return
     with ExitStack() as stack:
         spread = stack.enter_context(_workers(workers, address, total))

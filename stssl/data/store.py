@@ -158,7 +158,7 @@ def gather(images: Tensor, rows: Tensor, channels: Sequence[int] | None = None, 
         images: [N, C, H, W], contiguous, on any device.
         rows: [B] row numbers, int64.
         channels: Which bands to take, in this order; None = all.
-        out: [B, C', H, W] to copy into; None = new memory, whose fresh pages cost more than the copy.
+        out: [B, C', H, W] to copy into, on the CPU; None = new memory, whose fresh pages cost more than the copy.
 
     Returns:
         [B, C', H, W] in the same dtype and on the same device. uint16 stays torch.uint16, which is exact and half the
@@ -171,8 +171,12 @@ def gather(images: Tensor, rows: Tensor, channels: Sequence[int] | None = None, 
     if channels is not None:  # every band of every image is a part of its own
         rows = (rows[:, None] * bands + torch.tensor(channels, device=images.device)).flatten()
         parts, width_of_part = count * bands, height * width
+    shape = (-1, bands if channels is None else len(channels), height, width)
+    if images.device.type == "cpu":  # torch's own threads would get into the way of those that train
+        into = torch.empty((len(rows), width_of_part), dtype=images.dtype) if out is None else out.view(len(rows), -1)
+        # "clip", as numpy buffers what it may have to take back; rows are numbers of images
+        np.take(images.view(parts, -1).numpy(), rows.numpy(), axis=0, out=into.numpy(), mode="clip")
+        return into.view(shape)
     # torch gathers int16 on every device, uint16 not; the bits are the same
     bits = torch.int16 if images.dtype == torch.uint16 else images.dtype
-    into = None if out is None else out.view(bits).view(len(rows), width_of_part)
-    taken = torch.index_select(images.view(bits).view(parts, width_of_part), 0, rows, out=into)
-    return taken.view(images.dtype).view(-1, bands if channels is None else len(channels), height, width)
+    return images.view(bits).view(parts, -1).index_select(0, rows).view(images.dtype).view(shape)

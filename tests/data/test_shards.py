@@ -4,6 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
+import duckdb
+import geopandas
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -46,6 +48,31 @@ def test_geoparquet(prepared: tuple[Path, Card], store: ImageStore) -> None:
     assert np.frombuffer(point[5:], "<f8").tolist() == [row["lng"], row["lat"]]
     west, south, east, north = column["bbox"]
     assert west <= row["lng"] <= east and south <= row["lat"] <= north
+
+
+def test_opens_in_geopandas_and_duckdb(prepared: tuple[Path, Card], store: ImageStore) -> None:
+    folder, card = prepared
+    frame = geopandas.read_parquet(next(folder.glob("part-00000-*.parquet")))
+    assert frame.crs.to_epsg() in (4326, None) and frame.crs.name.startswith("WGS 84") and len(frame) == 40
+    np.testing.assert_allclose(frame.geometry.x, store.place[:40, 1], rtol=1e-6)
+    np.testing.assert_allclose(frame.geometry.y, store.place[:40, 0], rtol=1e-6)
+    query = "select labels[1], count(*), min(lat), max(octet_length(image)) from read_parquet($files) group by 1"
+    rows = duckdb.execute(query, {"files": [str(path) for path in folder.glob("*.parquet")]}).fetchall()
+    assert {name: count for name, count, *_ in rows} == {name: 11 if name in ELEVEN else 10 for name in card.classes}
+    assert {size for *_, size in rows} == {13 * 64 * 64 * 2} and all(30 < lat < 70 for _, _, lat, _ in rows)
+
+
+ELEVEN = ("AnnualCrop", "Pasture", "SeaLake")
+
+
+def test_a_shard_tells_its_own_story(prepared: tuple[Path, Card], store: ImageStore) -> None:
+    path = next(prepared[0].glob("part-00002-*.parquet"))
+    about = {key.decode(): value.decode() for key, value in pq.read_metadata(path).metadata.items()}
+    pixels = store.images[80:].numpy().astype(np.float64)
+    statistics = json.loads(about["statistics"])
+    np.testing.assert_allclose(statistics["mean"], pixels.mean((0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(statistics["std"], pixels.std((0, 2, 3)), rtol=1e-12)
+    assert about["dataset"] == "eurosat" and about["task"] == "single" and len(about["fingerprint"]) == 64
 
 
 def test_fingerprint_follows_content(small, list_source, tmp_path: Path) -> None:
@@ -105,6 +132,25 @@ def test_bad_cards(small, tmp_path: Path) -> None:
     (out / MANIFEST).write_text(text.replace('"format": 1', '"format": 2'))
     with pytest.raises(DataError, match=r"format 2 is newer.*update stssl"):
         read_card(out)
+
+
+def test_damaged_manifests_never_break_the_reader(small, tmp_path: Path) -> None:
+    prepare(small(), tmp_path / "out")
+    text = (tmp_path / "out" / MANIFEST).read_text()
+    random = np.random.default_rng(0)
+    fine = 0
+    for _ in range(300):
+        data = bytearray(text.encode())
+        for _ in range(random.integers(1, 4)):
+            at = random.integers(len(data))
+            data[at : at + random.integers(0, 3)] = random.bytes(int(random.integers(0, 3)))
+        (tmp_path / "out" / MANIFEST).write_bytes(bytes(data))
+        try:
+            read_card(tmp_path / "out")
+            fine += 1
+        except DataError as error:
+            assert "dataset.json" in str(error)
+    assert fine < 200
 
 
 maybe = st.one_of
