@@ -26,7 +26,7 @@ SEASONS = ("spring", "summer", "autumn", "winter")
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#999999")  # colour-blind safe
 _TRUE_COLOUR = (("B04", "B03", "B02"), ("R", "G", "B"))
 _ORDER = {"train": 0, "validation": 1, "test": 2}
-_SAMPLES, _SHARDS = 8, 4  # pictures on the sheet, and from how many shards they come
+_SAMPLES, _ABREAST, _SHARDS = 8, 2, 4  # images on the sheet, how many side by side, and from how many shards
 
 
 class Overview(NamedTuple):
@@ -148,22 +148,28 @@ def draw_samples(folder: Folder, card: Card, path: Path) -> None:
         "another strong view": views.strong(images, (1,)),
     }
     plt = _pyplot()
+    rows, views_each = -(-len(images) // _ABREAST), len(columns)
     figure, axes = plt.subplots(
-        len(images), len(columns), figsize=(8, 2.1 * len(images) + 0.4), squeeze=False, layout="constrained"
+        rows,
+        _ABREAST * views_each,
+        figsize=(1.9 * _ABREAST * views_each, 2.0 * rows + 0.4),
+        squeeze=False,
+        layout="constrained",
     )
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
     for column, (title, made) in enumerate(columns.items()):
         pictures = (made[:, bands] * 0.25 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
-        for row, picture in enumerate(pictures):
-            axis = axes[row, column]
+        for number, picture in enumerate(pictures):
+            axis = axes[number // _ABREAST, number % _ABREAST * views_each + column]
             axis.imshow(
                 picture if len(bands) == 3 else picture[..., 0], cmap="gray", vmin=0, vmax=1, interpolation="nearest"
             )
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
-            if row == 0:
+            if number < _ABREAST:
                 axis.set_title(title, fontsize=10)
-        for row, text in enumerate(titles):
-            axes[row, 0].set_ylabel(text, fontsize=7)
+            if column == 0:
+                axis.set_ylabel(titles[number], fontsize=7)
     _save(plt, figure, path)
 
 

@@ -1,6 +1,8 @@
 """Draws are a pure function of (seed, step), and go through a pool without repeats."""
 
 import copy
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -57,3 +59,36 @@ def test_seed_and_pool_matter(dataset: Dataset) -> None:
     assert len(set(map(tuple, draws))) > 1
     assert not np.array_equal(positions(0, 0, 50, 50, 0), positions(0, 1, 50, 50, 0))
     assert not np.array_equal(positions(0, 0, 50, 50, 0), positions(0, 0, 50, 50, 1))
+
+
+def test_the_next_batch_is_fetched_meanwhile(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[tuple[int, str]] = []
+    batches = Batches(dataset, 8, 16, 0, "cpu")
+    fetch = batches._fetch
+    monkeypatch.setattr(
+        batches, "_fetch", lambda step: (fetched.append((step, threading.current_thread().name)), fetch(step))[1]
+    )
+    batches.draw(0)
+    while len(fetched) < 2:
+        time.sleep(0.001)  # nobody has asked for step 1
+    assert fetched == [(0, "MainThread"), (1, "batches_0")]
+    kept = [tensor.clone() for tensor in batches.draw(1)[0]]
+    expected = Batches(dataset, 8, 16, 0, "cpu").draw(1)[0]
+    assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(kept, expected, strict=True))
+    batches.draw(7)  # another step than the one that was fetched
+    assert [step for step, name in fetched if name == "MainThread"] == [0, 7]
+
+
+def test_a_fault_of_the_thread_reaches_the_caller(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = Batches(dataset, 8, 16, 0, "cpu")
+    fetch = batches._fetch
+
+    def fail(step: int) -> object:
+        if step == 1:
+            raise OSError("the disk is gone")
+        return fetch(step)
+
+    monkeypatch.setattr(batches, "_fetch", fail)
+    batches.draw(0)
+    with pytest.raises(OSError, match="the disk is gone"):
+        batches.draw(1)

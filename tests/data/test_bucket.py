@@ -131,6 +131,17 @@ def test_commands(faults: Faults, patches: Path, tmp_path: Path, capsys: pytest.
     assert f"103 images, 13 bands, 10 classes; 1 shard(s) written to {uri}" in capsys.readouterr().out
     assert main(["inspect", uri, "--verify", "--out", str(tmp_path)]) == 0
     assert "all checksums match" in capsys.readouterr().out and (tmp_path / "samples.png").stat().st_size > 10_000
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"data: {{shards: {uri}, split: {{validation: 0.3}}}}\nencoding: {{time: none}}\n"
+        "model: {name: tiny, image_size: 16, patch_size: 8, embed_dim: 32, depth: 1, num_heads: 2}\n"
+        "training: {steps: 2, eval_interval: 1, batch_labeled: 4, batch_unlabeled: 4}\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STSSL_CACHE", str(tmp_path / "cache"))
+        assert main(["train", str(recipe), "--out", str(tmp_path / "run")]) == 0
+        assert main(["evaluate", str(tmp_path / "run" / "best"), "--split", "test"]) == 0
+    capsys.readouterr()
     assert main(["inspect", f"{BUCKET}/nothing"]) == 2
     assert "s3://patches/nothing: no such folder" in capsys.readouterr().err
 
