@@ -5,13 +5,16 @@ operations an image. Kornia's and torchvision's RandAugment draw one policy for 
 and images that drew the same operation go through it together.
 
 All random numbers are drawn on the CPU from a key, so a view does not depend on the device, on what was drawn before,
-or on the run being resumed.
+or on the run being resumed. Views are made a few images at a time, so that a CPU finds them in its cache.
 """
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,6 +24,8 @@ from stssl.data.operations import AFFINE, COLOUR, POINTWISE, affine, matrices
 
 _RGB = (("B04", "B03", "B02"), ("R", "G", "B"))
 _WEAK, _STRONG = 0, 1  # a stream of random numbers each, so that one key serves both views
+_AT_A_TIME = {"cpu": 1 << 21}  # numbers: 8 MB of float32, some 40 images of 3 bands and 128 pixels
+_AT_MOST = 1 << 26  # elsewhere, where it is the number of calls that costs: 256 MB
 
 
 class ViewConfig(Config):
@@ -37,6 +42,14 @@ class ViewConfig(Config):
     flips: bool = True
     strong_ops: int = Field(default=3, ge=0, le=8)
     strong_magnitude: float = Field(default=5, ge=0, le=10)
+
+
+class _Draw(NamedTuple):
+    """What is random in one view of a batch."""
+
+    first: Tensor  # [B, S] where in the mirrored image each row of the cropped and flipped one begins
+    choice: NDArray[np.int64]  # [strong_ops, B] the operation; 0 is none
+    strength: NDArray[np.float32]  # [strong_ops, B] with a sign
 
 
 class Views:
@@ -67,66 +80,116 @@ class Views:
         safe = torch.where(std > 0, std, 0.25).to(torch.float32)  # a constant band lies in the middle
         self._low = (mean.to(torch.float32) - 2 * safe).view(1, -1, 1, 1).to(self.device)
         self._scale = (1 / (4 * safe)).view(1, -1, 1, 1).to(self.device)
+        self._minus_two = torch.tensor(-2.0, device=self.device)
+        self._pad = min(round(image_size * (1 - config.crop_ratio)), image_size - 1)
         self._pointwise = (*POINTWISE, *((COLOUR,) if tuple(bands) in _RGB else ()))
 
     def normalise(self, images: Tensor) -> Tensor:
         """The plain view, for evaluation."""
-        return _standardise(self._unit(images))
+        view, step = _empty((*images.shape[:2], self.size, self.size), self.device), self._at_a_time(images)
+        for some, there in zip(images.split(step), view.split(step), strict=True):
+            self._standardise(self._unit(some), there)
+        return view
 
     def weak(self, images: Tensor, seed_key: tuple[int, ...]) -> Tensor:
         """Random crop and flips. The key (such as seed, step, pool) decides everything that is random."""
-        return _standardise(self._crop_and_flip(self._unit(images), _random(seed_key, _WEAK)))
+        return self._make(images, self._draw(len(images), seed_key, _WEAK))[0]
 
     def strong(self, images: Tensor, seed_key: tuple[int, ...]) -> Tensor:
         """A random crop and flips of its own, then RandAugment."""
-        random = _random(seed_key, _STRONG)
-        return _standardise(self._rand_augment(self._crop_and_flip(self._unit(images), random), random))
+        return self._make(images, self._draw(len(images), seed_key, _STRONG))[0]
+
+    def pair(self, images: Tensor, weak_key: tuple[int, ...], strong_key: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """The weak and the strong view, as `weak` and `strong` make them, sharing what is not random."""
+        draws = (self._draw(len(images), weak_key, _WEAK), self._draw(len(images), strong_key, _STRONG))
+        weak, strong = self._make(images, *draws)
+        return weak, strong
+
+    def _draw(self, batch: int, seed_key: tuple[int, ...], stream: int) -> _Draw:
+        """For the whole batch at once: how it is divided later must not show."""
+        random = np.random.default_rng(np.random.SeedSequence([*seed_key, stream]))
+        size, pad = self.size, self._pad
+        shift = random.integers(-pad, pad + 1, (2, batch, 1))
+        flip = random.integers(0, 2, (2, batch, 1)).astype(bool) & self.config.flips
+        rows = np.abs(np.where(flip[0], size - 1 - np.arange(size), np.arange(size)) + shift[0])
+        rows = np.where(rows > size - 1, 2 * (size - 1) - rows, rows)
+        start = np.where(flip[1], pad - shift[1], size - 1 + pad + shift[1])
+        ops = self.config.strong_ops if stream == _STRONG else 0
+        choice, strength = np.zeros((ops, batch), np.int64), np.zeros((ops, batch), np.float32)
+        for number in range(ops):
+            choice[number] = random.integers(0, 1 + len(AFFINE) + len(self._pointwise), batch)
+            strength[number] = random.uniform(0, self.config.strong_magnitude / 10, batch)
+            strength[number] *= 2 * random.integers(0, 2, batch) - 1
+        return _Draw(self._send(rows * (2 * (pad + size) - 1) + start), choice, strength)
+
+    def _make(self, images: Tensor, *draws: _Draw) -> list[Tensor]:
+        """One view of the images for each draw."""
+        batch, channels = images.shape[:2]
+        views = [_empty((batch, channels, self.size, self.size), self.device) for _ in draws]
+        step = self._at_a_time(images)
+        room = _empty((min(step, batch), channels, self.size, 2 * (self._pad + self.size) - 1), self.device)
+        for begin in range(0, batch, step):
+            part = slice(begin, begin + step)
+            mirrored = self._mirrored(self._unit(images[part]), room)
+            for draw, view in zip(draws, views, strict=True):
+                x = self._crop(mirrored, draw.first[part])
+                if len(draw.choice):
+                    x = self._rand_augment(x, draw.choice[:, part], draw.strength[:, part])
+                self._standardise(x, view[part])
+        return views
+
+    def _at_a_time(self, images: Tensor) -> int:
+        numbers = _AT_A_TIME.get(self.device.type, _AT_MOST)
+        return int(max(1, numbers // (images.shape[1] * self.size**2)))
+
+    def _send(self, numbers: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(numbers).to(self.device, non_blocking=True)
+
+    def _standardise(self, x: Tensor, view: Tensor) -> None:
+        """4 x - 2, which is (x - 0.5) / 0.25, in one pass."""
+        torch.add(self._minus_two, x, alpha=4, out=view)
 
     def _unit(self, images: Tensor) -> Tensor:
         """[B, C, S, S] in [0, 1]."""
         x = images.to(self.device, torch.float32)
-        x = ((x - self._low) * self._scale).clamp_(0, 1)
+        x = (x - self._low).mul_(self._scale).clamp_(0, 1)
         if x.shape[-2:] != (self.size, self.size):
             x = F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True).clamp_(0, 1)
         return x
 
-    def _crop_and_flip(self, x: Tensor, random: np.random.Generator) -> Tensor:
-        """Pad by reflection, crop, flip: one gather, which only moves pixels."""
-        batch, channels, size, _ = x.shape
-        pad = min(round(size * (1 - self.config.crop_ratio)), size - 1)
-        shift = random.integers(-pad, pad + 1, (2, batch, 1))
-        flip = random.integers(0, 2, (2, batch, 1)).astype(bool) & self.config.flips
-        line = np.arange(size)[None]
-        index = np.abs(np.where(flip, size - 1 - line, line) + shift)
-        index = np.where(index > size - 1, 2 * (size - 1) - index, index)
-        flat = torch.from_numpy(index[0][:, :, None] * size + index[1][:, None, :]).to(self.device)
-        where = flat.view(batch, 1, size * size).expand(batch, channels, size * size)
-        return x.reshape(batch, channels, -1).gather(2, where).view_as(x)
+    def _mirrored(self, x: Tensor, room: Tensor) -> Tensor:
+        """Rows reflected at their start, and so far that each crop and flip is a piece of them. They fill `room`."""
+        pad, back = self._pad, x.flip(3)
+        pieces = (x[..., self.size - 1 - pad : -1], back, x[..., 1:], back[..., 1 : 1 + pad])
+        return torch.cat(pieces, 3, out=room[: len(x)])
 
-    def _rand_augment(self, x: Tensor, random: np.random.Generator) -> Tensor:
-        """`strong_ops` rounds; in each, every image goes through one operation."""
-        batch, limit = len(x), self.config.strong_magnitude / 10
-        for _ in range(self.config.strong_ops):
-            choice = random.integers(0, 1 + len(AFFINE) + len(self._pointwise), batch)  # 0 is the identity
-            strength = random.uniform(0, limit, batch).astype(np.float32)
-            signed = np.where(random.integers(0, 2, batch) == 1, strength, -strength)
-            moved = np.flatnonzero((choice >= 1) & (choice <= len(AFFINE)))
-            if len(moved):  # rotation, shear and translation are one operation with different matrices
-                theta = torch.from_numpy(matrices(choice[moved] - 1, signed[moved])).to(self.device)
-                rows = torch.from_numpy(moved).to(self.device)
-                x[rows] = affine(x[rows], theta)
-            for number, (operation, has_sign) in enumerate(self._pointwise, start=1 + len(AFFINE)):
-                drew = np.flatnonzero(choice == number)
-                if len(drew):
-                    rows = torch.from_numpy(drew).to(self.device)
-                    amount = torch.from_numpy((signed if has_sign else strength)[drew]).to(self.device)
-                    x[rows] = operation(x[rows], amount.view(-1, 1, 1, 1))
-        return x
+    def _crop(self, mirrored: Tensor, first: Tensor) -> Tensor:
+        """Cut each row of the view out of a mirrored one. Whole rows are copied much faster than pixel by pixel."""
+        batch, channels, size, length = mirrored.shape
+        planes = torch.arange(batch * channels, device=self.device).view(batch, channels, 1) * (size * length)
+        pieces = mirrored.flatten().unfold(0, size, 1)  # a view: the piece that begins at each pixel
+        return pieces.index_select(0, (planes + first[:, None]).flatten()).view(batch, channels, size, size)
 
-
-def _random(seed_key: tuple[int, ...], stream: int) -> np.random.Generator:
-    return np.random.default_rng(np.random.SeedSequence([*seed_key, stream]))
+    def _rand_augment(self, x: Tensor, choice: NDArray[np.int64], strength: NDArray[np.float32]) -> Tensor:
+        """In each round every image goes through one operation, together with those that drew the same."""
+        images = list(x)
+        for drew, amount in zip(choice, strength, strict=True):
+            # Rotation, shear and translation are one operation with different matrices.
+            kind = np.where(drew > len(AFFINE), drew, np.minimum(drew, 1))
+            for number in np.unique(kind[kind > 0]):
+                members = np.flatnonzero(kind == number)
+                together = torch.stack([images[member] for member in members])
+                if number == 1:
+                    changed = affine(together, self._send(matrices(drew[members] - 1, amount[members])))
+                else:
+                    operation, has_sign = self._pointwise[number - 1 - len(AFFINE)]
+                    signed = amount[members] if has_sign else np.abs(amount[members])
+                    changed = operation(together, self._send(signed).view(-1, 1, 1, 1))
+                for member, image in zip(members, changed, strict=True):
+                    images[member] = image
+        return torch.stack(images)
 
 
-def _standardise(x: Tensor) -> Tensor:
-    return (x - 0.5) / 0.25
+def _empty(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Memory of numpy on a CPU: it asks for huge pages, without which the first touch costs more than a view."""
+    return torch.from_numpy(np.empty(shape, np.float32)) if device.type == "cpu" else torch.empty(shape, device=device)

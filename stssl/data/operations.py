@@ -2,6 +2,9 @@
 
 Each takes images [b, C, H, W] and a strength for each image, 0 to 1 (-1 to 1 where it has a sign). Ranges follow
 RandAugment (Cubuk et al. 2020): at full strength a factor of 1.9 or 0.1, 4 bits, 30 degrees, 0.3 of the size.
+
+None changes its input, looks at a value (a GPU would have to be waited for) or selects pixels by `torch.where`, which
+costs the CPU as much as ten multiplications.
 """
 
 from __future__ import annotations
@@ -15,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.v2 import functional as tv
 
 Operation = tuple[Callable[[Tensor, Tensor], Tensor], bool]  # the function, and whether its strength has a sign
 
@@ -31,16 +33,16 @@ def brightness(x: Tensor, strength: Tensor) -> Tensor:
 
 def contrast(x: Tensor, strength: Tensor) -> Tensor:
     """Move pixels from or to the image's mean over all bands."""
-    return _away_from(x.mean((1, 2, 3), keepdim=True), x, strength)
+    # The mean of means: with several threads, torch sums a single image in another order than it does many.
+    mean = x.mean((2, 3), keepdim=True).mean(1, keepdim=True)
+    return _away_from(mean, x, strength)
 
 
 def sharpness(x: Tensor, strength: Tensor) -> Tensor:
     """Move pixels from or to a smoothed image (3 x 3, the middle weighing five times)."""
-    rows = F.pad(x, (1, 1, 1, 1), mode="replicate")
-    size = x.shape[-1]
-    across = rows[..., :size] + rows[..., 1 : size + 1] + rows[..., 2:]
-    height = x.shape[-2]
-    smooth = (across[..., :height, :] + across[..., 1 : height + 1, :] + across[..., 2:, :] + 4 * x) / 13
+    padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
+    across = (padded[..., :-2] + padded[..., 1:-1]).add_(padded[..., 2:])
+    smooth = (across[..., :-2, :] + across[..., 1:-1, :]).add_(across[..., 2:, :]).add_(x, alpha=4).div_(13)
     return _away_from(smooth, x, strength)
 
 
@@ -53,25 +55,35 @@ def saturation(x: Tensor, strength: Tensor) -> Tensor:
 def posterize(x: Tensor, strength: Tensor) -> Tensor:
     """Keep 8 down to 4 bits."""
     levels = 2 ** (8 - (4 * strength).round())
-    return torch.minimum((x * levels).floor(), levels - 1) / (levels - 1)
+    return torch.minimum((x * levels).floor_(), levels - 1).div_(levels - 1)
 
 
 def solarize(x: Tensor, strength: Tensor) -> Tensor:
     """Invert pixels above a threshold that falls from 1 to 0."""
-    return torch.where(x > 1 - strength, 1 - x, x)
+    return (1 - 2 * x).mul_(x > 1 - strength).add_(x)
 
 
 def autocontrast(x: Tensor, strength: Tensor) -> Tensor:
     """Stretch each band to [0, 1]; a flat band stays. It has no strength."""
     low, spread = _spread(x)
-    return torch.where(spread < _FLAT, x, ((x - low) / spread.clamp(min=_FLAT)).clamp_(0, 1))
+    flat = spread < _FLAT
+    return (x - low.masked_fill(flat, 0)).div_(spread.masked_fill(flat, 1))
 
 
 def equalize(x: Tensor, strength: Tensor) -> Tensor:
-    """Equalize each band's histogram of 256 levels; a flat band stays. It has no strength."""
-    apart = x.reshape(-1, 1, *x.shape[-2:])  # torchvision takes 1 or 3 channels, we have up to 13
-    equal = tv.equalize_image((apart * 255).round_().to(torch.uint8)).view_as(x).to(x.dtype) / 255
-    return torch.where(_spread(x)[1] < _FLAT, x, equal)
+    """Equalize each band's histogram of 256 levels; a flat band stays. It has no strength.
+
+    On 8 bits it is torchvision's and Pillow's: level v becomes (pixels below v + step // 2) // step, where step is a
+    255th of the pixels that are not of the highest level; with a step of 0 the band stays.
+    """
+    level = (x * 255).round_().to(torch.int64).flatten(0, 1).flatten(1)
+    count = level.new_zeros((len(level), 256), dtype=torch.int32)
+    count.scatter_add_(1, level, count.new_ones(1).expand_as(level))
+    below = count.cumsum(1) - count
+    step = below.gather(1, level.amax(1, keepdim=True)) // 255
+    table = torch.where(step > 0, (below + step // 2) // step.clamp(min=1), torch.arange(256, device=x.device))
+    equal = table.clamp_(max=255).to(x.dtype).div_(255).gather(1, level).view_as(x)
+    return torch.lerp(equal, x, (_spread(x)[1] < _FLAT).to(x.dtype))
 
 
 def matrices(kind: NDArray[np.int64], strength: NDArray[Any]) -> NDArray[np.float32]:
@@ -100,13 +112,19 @@ def affine(x: Tensor, theta: Tensor) -> Tensor:
     The result is rounded to 16 bits, as pixels are stored: interpolating a constant leaves noise of 1e-7, from which
     posterize and autocontrast would make a picture.
     """
-    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    height, width = x.shape[-2:]
+    down = (torch.arange(1 - height, height, 2, device=x.device) / height).view(-1, 1)  # centres of pixels
+    across = torch.arange(1 - width, width, 2, device=x.device) / width
+    grid = x.new_empty((len(x), height, width, 2))  # what F.affine_grid makes, but that multiplies thin matrices
+    for axis in range(2):
+        by_across, by_down, shift = theta[:, axis, :, None, None].unbind(1)
+        torch.add(by_across * across, by_down * down + shift, out=grid[..., axis])
     moved = F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    return moved.mul_(65536).round_().div_(65536).clamp_(0, 1)
+    return moved.add_(128).sub_(128)  # a float32 near 128 has 16 bits after the point
 
 
 def _away_from(anchor: Tensor, x: Tensor, strength: Tensor) -> Tensor:
-    return (x + (x - anchor) * (_MOST * strength)).clamp_(0, 1)
+    return torch.lerp(anchor, x, 1 + _MOST * strength).clamp_(0, 1)
 
 
 def _spread(x: Tensor) -> tuple[Tensor, Tensor]:

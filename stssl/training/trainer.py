@@ -117,10 +117,11 @@ class Trainer:
         with self._autocast():
             weak: Tensor | None = None
             if unlabeled is not None:
+                keys = ((VIEWS, recipe.seed, step, 1), (VIEWS, recipe.seed, step, 2))
+                weak_images, strong_images = self.views.pair(unlabeled.images, *keys)
                 with torch.no_grad():
-                    weak_images = self.views.weak(unlabeled.images, (VIEWS, recipe.seed, step, 1))
                     weak = self.networks(believer, weak_images, unlabeled.place, unlabeled.time).logits
-                images.append(self.views.strong(unlabeled.images, (VIEWS, recipe.seed, step, 2)))
+                images.append(strong_images)
                 place, days = torch.cat([place, unlabeled.place]), torch.cat([days, unlabeled.time])
             outputs = {role: self.networks(role, torch.cat(images), place, days) for role in self.networks.roles}
         n = len(labeled.labels)

@@ -123,14 +123,15 @@ def test_every_view_has_randomness_of_its_own(make_trainer: MakeTrainer, monkeyp
     keys: list[tuple[str, tuple[int, ...]]] = []
     for seed in (5, 6):
         trainer = make_trainer("single", {"seed": seed})
-        for kind in ("weak", "strong"):
-            original = getattr(trainer.views, kind)
+        for kinds in (("weak",), ("weak", "strong")):
+            name = "pair" if len(kinds) == 2 else "weak"
+            original = getattr(trainer.views, name)
 
-            def spy(images: Any, key: tuple[int, ...], kind: str = kind, original: Any = original) -> Any:
-                keys.append((kind, key))
-                return original(images, key)
+            def spy(images: Any, *given: tuple[int, ...], kinds: Any = kinds, original: Any = original) -> Any:
+                keys.extend(zip(kinds, given, strict=True))
+                return original(images, *given)
 
-            monkeypatch.setattr(trainer.views, kind, spy)
+            monkeypatch.setattr(trainer.views, name, spy)
         trainer.train(2)
     assert len(keys) == len(set(keys)) == 2 * 2 * 3  # labeled weak, unlabeled weak, unlabeled strong
 
