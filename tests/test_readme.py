@@ -13,6 +13,8 @@ import numpy as np
 import torch
 
 from stssl.algorithms.base import Algorithm
+from stssl.config import parse_yaml, validate
+from stssl.data.dataset import DataConfig
 from stssl.data.prepare import prepare
 from stssl.data.sources.base import Source
 from stssl.encodings.base import LocationEncoding
@@ -64,8 +66,17 @@ def test_own_algorithm(tmp_path: Path) -> None:
         assert set(losses) == {"supervised", "unsupervised"} and all(v.isfinite() for v in losses.values())
 
 
+YAML = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+
+
+def test_data_settings() -> None:
+    (block,) = (block for block in YAML if block.startswith("data:"))
+    config = validate(DataConfig, parse_yaml(block, "README.md")["data"], "README.md")
+    assert config.split.holdout is not None and config.validation_budget.count == 200
+
+
 def test_search_space(tmp_path: Path) -> None:
-    (block,) = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+    (block,) = (block for block in YAML if block.startswith("name:"))
     shutil.copytree(Path(__file__).parents[1] / "search_spaces" / "recipes", tmp_path / "recipes")
     (tmp_path / "space.yaml").write_text(block)
     config = SearchConfig.read(tmp_path / "space.yaml")
@@ -84,8 +95,9 @@ def test_commands_are_all_there() -> None:
 
 def test_every_relative_link_exists() -> None:
     root = Path(__file__).parents[1]
+    headings = {"#" + line.lstrip("# ").lower().replace(" ", "-") for line in TEXT.splitlines() if line.startswith("#")}
     for target in re.findall(r"\]\((?!http)([^)]+)\)", TEXT):
-        assert (root / target).exists(), target
+        assert target in headings if target.startswith("#") else (root / target).exists(), target
 
 
 def test_no_hosts_in_constraints() -> None:

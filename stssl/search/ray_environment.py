@@ -16,7 +16,7 @@ def prepare(address: str | None) -> None:
     """
     if address is None:
         os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # Ray reads it but once in a process
     defaults = {
         "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0: Ray prints nothing, our own line does
         "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C reaches us at once; the ledger is always whole
