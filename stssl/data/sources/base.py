@@ -30,6 +30,7 @@ class Source(ABC):
         bands: Band names, one for each channel.
         licence: The licence of the images.
         attribution: Whom to name when results are published.
+        notes: What a user should know about the data that was found, such as what is missing.
     """
 
     Config: ClassVar[type[Config]]
@@ -42,6 +43,7 @@ class Source(ABC):
     bands: tuple[str, ...]
     licence: str
     attribution: str
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def __init__(self, config: Any) -> None:
