@@ -187,7 +187,8 @@ def _explain(fault: Any, data: Any, source: str) -> str:
     where = f"{source}: {'.'.join(path)}: " if path else f"{source}: "
     kind, context = fault["type"], fault.get("ctx", {})
     if kind in ("union_tag_invalid", "literal_error"):
-        known = re.findall(r"'([^']*)'", str(context.get("expected_tags") or context.get("expected")))
+        expected = str(context.get("expected_tags") or context.get("expected"))
+        known = [text or number for text, number in re.findall(r"'([^']*)'|(-?\d[\d.]*)", expected)]
         given = context.get("tag", fault["input"])
         return f"{where}unknown choice '{given}'; {did_you_mean(str(given), known)}"
     if kind == "union_tag_not_found":

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
@@ -59,7 +61,14 @@ class Folder:
         scheme = urlsplit(text).scheme if is_uri(text) else "file"
         if scheme == "file":
             local = unquote(urlsplit(text).path) if is_uri(text) else text
-            self.path = Path(os.path.abspath(Path(local).expanduser()))
+            if is_uri(text) and urlsplit(text).netloc not in ("", "localhost"):
+                raise DataError(f"{text}: names a host, not a folder; write file:///FOLDER, with three slashes")
+            try:
+                if b"\0" in local.encode():
+                    raise ValueError(local)
+                self.path = Path(os.path.abspath(Path(local).expanduser()))
+            except (RuntimeError, ValueError):  # the home of nobody; a name that is no UTF-8 or holds a NUL
+                raise DataError(f"{text!a}: no path on this machine; correct or rename it") from None
             self._fs, self._root, self._shown = pafs.LocalFileSystem(), str(self.path), str(self.path)
             return
         try:
@@ -92,7 +101,8 @@ class Folder:
         """Whether there is such a folder (in a bucket: anything below it)."""
         if self.path is not None:
             return self.path.is_dir()
-        return self._fs.get_file_info(self._root).type == pafs.FileType.Directory
+        with _as_os_error():
+            return bool(self._fs.get_file_info(self._root).type == pafs.FileType.Directory)
 
     def entries(self, recursive: bool = False) -> list[Entry]:
         """Everything in the folder, sorted by name; empty if there is no such folder.
@@ -100,13 +110,28 @@ class Folder:
         Raises:
             OSError: The disk or the bucket refuses.
         """
-        infos = self._fs.get_file_info(pafs.FileSelector(self._root, allow_not_found=True, recursive=recursive))
+        if self.path is not None:
+            return sorted(self._scan(self.path, "", recursive))
+        with _as_os_error():
+            infos = self._fs.get_file_info(pafs.FileSelector(self._root, allow_not_found=True, recursive=recursive))
         start = len(self._root) + 1
         entries = [
             Entry(info.path[start:], info.type == pafs.FileType.Directory, info.size or 0, info.mtime_ns or 0)
             for info in infos
         ]
         return sorted(entry for entry in entries if entry.name)
+
+    def _scan(self, path: Path, prefix: str, recursive: bool) -> Iterator[Entry]:
+        """A local folder, whatever its names are encoded in, which pyarrow would stumble over."""
+        try:
+            found = list(os.scandir(path))
+        except FileNotFoundError:
+            return
+        for entry in found:
+            is_folder, status = entry.is_dir(), entry.stat(follow_symlinks=os.path.exists(entry))
+            yield Entry(prefix + entry.name, is_folder, 0 if is_folder else status.st_size, status.st_mtime_ns)
+            if recursive and is_folder:
+                yield from self._scan(path / entry.name, f"{prefix}{entry.name}/", recursive)
 
     def names(self) -> list[str]:
         """Names of all files and folders in it, sorted: quicker than `entries` on a disk. Empty if there is no such folder.
@@ -123,7 +148,8 @@ class Folder:
 
     def size(self, name: str) -> int | None:
         """Bytes of a file, or None if it is not there."""
-        info = self._fs.get_file_info(f"{self._root}/{name}")
+        with _as_os_error():
+            info = self._fs.get_file_info(f"{self._root}/{name}")
         return info.size if info.type == pafs.FileType.File else None
 
     def read(self, name: str) -> bytes:
@@ -135,7 +161,7 @@ class Folder:
         """
         if self.path is not None:
             return (self.path / name).read_bytes()
-        with self._fs.open_input_stream(f"{self._root}/{name}", compression=None) as file:
+        with _as_os_error(), self._fs.open_input_stream(f"{self._root}/{name}", compression=None) as file:
             return bytes(file.read())
 
     def open(self, name: str) -> pa.NativeFile:
@@ -144,7 +170,8 @@ class Folder:
         Raises:
             OSError: It is not there, or the disk or the bucket refuses.
         """
-        return self._fs.open_input_file(f"{self._root}/{name}")
+        with _as_os_error():
+            return self._fs.open_input_file(f"{self._root}/{name}")
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file; it is there whole or not at all.
@@ -156,8 +183,7 @@ class Folder:
             with atomic_path(self.path / name) as temporary:
                 temporary.write_bytes(data)
             return
-        with self._fs.open_output_stream(f"{self._root}/{name}", compression=None) as file:
-            file.write(data)
+        _undisturbed(lambda: self._upload(name, data))
 
     def put(self, local: Path, name: str) -> None:
         """Move a finished local file into the folder; it is there whole or not at all.
@@ -170,9 +196,12 @@ class Folder:
                 os.fsync(file.fileno())
             os.replace(local, self.path / name)
             return
-        with local.open("rb") as source, self._fs.open_output_stream(f"{self._root}/{name}", compression=None) as file:
-            shutil.copyfileobj(source, file, 8 * 2**20)
+        _undisturbed(lambda: self._upload(name, local.read_bytes()))
         local.unlink()
+
+    def _upload(self, name: str, data: bytes) -> None:
+        with _as_os_error(), self._fs.open_output_stream(f"{self._root}/{name}", compression=None) as file:
+            file.write(data)
 
     def delete(self, name: str) -> None:
         """Delete a file; it may be gone already."""
@@ -191,11 +220,38 @@ class Folder:
             self._fs.delete_dir(f"{self._root}/{name}")
 
 
+@contextlib.contextmanager
+def _as_os_error() -> Iterator[None]:
+    """Whatever else pyarrow raises about a bucket is a refusal too."""
+    try:
+        yield
+    except pa.ArrowException as error:
+        if isinstance(error, OSError):
+            raise
+        raise OSError(str(error).splitlines()[0]) from None
+
+
+def _undisturbed(upload: Callable[[], None]) -> None:
+    """Run an upload to its end, whatever signal arrives: pyarrow would close, and so publish, half of a file."""
+    pool, interrupted = ThreadPoolExecutor(1), None
+    future = pool.submit(upload)
+    while not future.done():
+        try:
+            wait([future])  # signals are raised here, in the main thread
+        except KeyboardInterrupt as error:
+            interrupted = error
+    pool.shutdown()
+    if interrupted is not None:
+        raise interrupted
+    future.result()
+
+
 def _with_environment(uri: str) -> str:
     """An S3 URI with endpoint and region from the environment where it names none; pyarrow itself ignores them."""
     parts = urlsplit(uri)
+    parts = parts._replace(path=quote(parts.path, safe="/%~!$&'()*+,;=:@"))
     if parts.scheme != "s3":
-        return uri
+        return parts.geturl()
     query = dict(parse_qsl(parts.query))
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if endpoint and "endpoint_override" not in query:

@@ -8,16 +8,15 @@ from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
 from stssl.data.augment import ViewConfig, Views
+from stssl.data.cache import pixel_bytes
 from stssl.data.parquet import place_tensor, time_tensor
 from stssl.data.schema import Card
-from stssl.data.shards import read_columns
+from stssl.data.shards import read_columns, read_part
 from stssl.errors import DataError
 from stssl.files import atomic_path
 from stssl.storage import Folder
@@ -179,11 +178,11 @@ def _some_images(folder: Folder, card: Card) -> tuple[torch.Tensor, list[str]]:
     images, titles = [], []
     for number, shard in enumerate(shards):
         want = _SAMPLES // len(shards) + (number < _SAMPLES % len(shards))
-        try:
-            with folder.open(shard.file) as stream, pq.ParquetFile(stream) as file:
-                rows = file.read_row_group(0, ["id", "image", "labels"])
-        except (OSError, pa.ArrowException) as error:
-            raise DataError(f"{folder.show(shard.file)}: missing or damaged ({str(error).splitlines()[0]})") from None
+        rows = read_part(folder, shard, ["id", "image", "labels"], group=0)
+        if set(pc.unique(pc.binary_length(rows["image"])).to_pylist()) != {pixel_bytes(card) // card.count}:
+            raise DataError(
+                f"{folder.show(shard.file)}: damaged: its images are not {card.shape}; see `inspect --verify`"
+            )
         labels = [", ".join(names) if names else "no label" for names in rows["labels"].to_pylist()]
         first = {name: at for at, name in reversed(list(enumerate(labels)))}  # of each label, the first
         rest = np.linspace(0, len(labels) - 1, min(want, len(labels))).round().astype(int).tolist()

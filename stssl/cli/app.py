@@ -59,11 +59,9 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, terminate)
     try:
         app(arguments)
-    except StsslError as error:
-        errors.print(f"[bold red]error:[/] {escape(str(error))}")
-        return WRONG_USE
-    except OSError as error:  # a folder that is a file, a disk without room or without leave to write
-        errors.print(f"[bold red]error:[/] {escape(str(error))}")
+    except (StsslError, OSError) as error:  # OSError: a folder that is a file, a disk without room or leave to write
+        text = str(error).encode(errors="backslashreplace").decode()  # names of files may be no UTF-8
+        errors.print(f"[bold red]error:[/] {escape(text)}")
         return WRONG_USE
     except SystemExit as end:  # typer's own way to say how it went: 0, 2 for wrong use, 130 for Ctrl-C
         return end.code if isinstance(end.code, int) else OK

@@ -38,8 +38,12 @@ def evaluate(
         result = bundle.evaluate(folder, shards, split, pick_device(device))
     elif (folder / "checkpoint.pt").exists() and (folder / "recipe.yaml").exists():
         recipe = Recipe.read(folder / "recipe.yaml")
-        trainer = Trainer(recipe, Dataset(recipe.data, ImageStore.open(shards or recipe.data.shards)))
-        trainer.load_state_dict(checkpoint.load(folder / "checkpoint.pt"), str(folder / "checkpoint.pt"))
+        device = pick_device(device)
+        trainer = Trainer(recipe, Dataset(recipe.data, ImageStore.open(shards or recipe.data.shards)), device)
+        state = checkpoint.load(folder / "checkpoint.pt", device)
+        if shards:  # other data are asked for
+            state["fingerprint"] = trainer.dataset.store.card.fingerprint
+        trainer.load_state_dict(state, str(folder / "checkpoint.pt"))
         result = trainer.evaluate(split)
     else:
         hint = f"; did you mean {folder / 'best'}?" if (folder / "best" / bundle.WEIGHTS).exists() else ""

@@ -86,7 +86,8 @@ class Views:
 
     def normalise(self, images: Tensor) -> Tensor:
         """The plain view, for evaluation."""
-        view, step = _empty((*images.shape[:2], self.size, self.size), self.device), self._at_a_time(images)
+        view = torch.empty((*images.shape[:2], self.size, self.size), device=self.device)
+        step = self._at_a_time(images)
         for some, there in zip(images.split(step), view.split(step), strict=True):
             self._standardise(self._unit(some), there)
         return view
@@ -125,9 +126,10 @@ class Views:
     def _make(self, images: Tensor, *draws: _Draw) -> list[Tensor]:
         """One view of the images for each draw."""
         batch, channels = images.shape[:2]
-        views = [_empty((batch, channels, self.size, self.size), self.device) for _ in draws]
+        views = [torch.empty((batch, channels, self.size, self.size), device=self.device) for _ in draws]
         step = self._at_a_time(images)
-        room = _empty((min(step, batch), channels, self.size, 2 * (self._pad + self.size) - 1), self.device)
+        shape = (min(step, batch), channels, self.size, 2 * (self._pad + self.size) - 1)
+        room = torch.empty(shape, device=self.device)
         for begin in range(0, batch, step):
             part = slice(begin, begin + step)
             mirrored = self._mirrored(self._unit(images[part]), room)
@@ -188,8 +190,3 @@ class Views:
                 for member, image in zip(members, changed, strict=True):
                     images[member] = image
         return torch.stack(images)
-
-
-def _empty(shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """Memory of numpy on a CPU: it asks for huge pages, without which the first touch costs more than a view."""
-    return torch.from_numpy(np.empty(shape, np.float32)) if device.type == "cpu" else torch.empty(shape, device=device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numpy as np
 import torch
@@ -44,11 +44,10 @@ class Batches:
         Meanwhile a thread fetches the batches of the step after it, so that they are there when they are asked for. Images
         stay as they are until the next draw.
         """
-        drawn = None
-        if self._ahead is not None:
-            fetched_for, fetched = self._ahead[0], self._ahead[1].result()  # also so that one thread writes at a time
-            drawn = fetched if fetched_for == step else None
-        drawn = drawn or self._fetch(step)
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            wait([ahead[1]])  # one thread writes at a time
+        drawn = ahead[1].result() if ahead is not None and ahead[0] == step else self._fetch(step)
         self._ahead = (step + 1, self._thread.submit(self._fetch, step + 1))
         return drawn
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -18,6 +19,7 @@ from filelock import FileLock
 from stssl.data.schema import Card
 from stssl.data.unpack import FILES, IMAGES, unpack_shards
 from stssl.errors import ConfigError, DataError
+from stssl.files import write_text
 from stssl.storage import Folder
 
 _ROW_BYTES = 256  # about what a row takes beside its pixels
@@ -47,23 +49,23 @@ def unpack(folder: Folder, card: Card, home: Path) -> Path:
         ConfigError: $STSSL_CACHE_LIMIT_GB is no number.
     """
     entry = home / card.fingerprint
-    if _is_whole(entry, card):
+    if _is_whole(entry, card, look_inside=False):
         return entry
     try:
         home.mkdir(parents=True, exist_ok=True)
-        with FileLock(home / f"{card.fingerprint}.lock"):  # the others wait for the one that builds
-            if not _is_whole(entry, card):
+        with FileLock(home / "build.lock"):  # the others wait for the one that builds, and room is given away once
+            if not _is_whole(entry, card, look_inside=True):
                 _build(folder, card, entry)
     except OSError as error:
         raise DataError(f"{home}: the cache cannot be written: {error}; set STSSL_CACHE to another folder") from None
     return entry
 
 
-def _is_whole(entry: Path, card: Card) -> bool:
+def _is_whole(entry: Path, card: Card, look_inside: bool) -> bool:
     """Whether a cache entry is there, complete and unchanged.
 
-    Size and date of each file tell, which costs nothing. A file whose date changed (touched, copied, written to) is
-    compared with its SHA-256.
+    Size and date of each file tell, which costs nothing. A file whose date changed (touched, copied, written to) counts
+    as changed, unless it is to be looked inside (by who holds the lock) and still has its SHA-256: then its date is noted.
     """
     try:
         seal = json.loads((entry / "seal.json").read_text(encoding="utf-8"))
@@ -73,8 +75,10 @@ def _is_whole(entry: Path, card: Card) -> bool:
                 return False
             if status.st_mtime_ns != known["mtime_ns"]:
                 sizes, sums = zip(*known["chunks"], strict=True)
-                if _sums(entry / name, list(sizes)) != list(sums):
+                if not look_inside or _sums(entry / name, list(sizes)) != list(sums):
                     return False
+                known["mtime_ns"] = status.st_mtime_ns
+                write_text(entry / "seal.json", json.dumps(seal))
         return bool(seal[IMAGES]["bytes"] == pixel_bytes(card))
     except (OSError, ValueError, KeyError, TypeError):
         return False
@@ -130,7 +134,7 @@ def _check_room(card: Card, home: Path) -> None:
     free = shutil.disk_usage(home).free
     if need > free:
         raise DataError(
-            f"{home}: the cache needs {_gib(need)} for '{card.name}', and {_gib(free)} are free; make room, or set "
+            f"{home}: the cache needs {_gb(need)} for '{card.name}', and {_gb(free)} are free; make room, or set "
             "STSSL_CACHE to a folder on a larger disk"
         )
     limit = os.environ.get("STSSL_CACHE_LIMIT_GB")
@@ -138,6 +142,8 @@ def _check_room(card: Card, home: Path) -> None:
         return
     try:
         allowed = float(limit) * 1e9
+        if not 0 < allowed < math.inf:
+            raise ValueError
     except ValueError:
         raise ConfigError(f"STSSL_CACHE_LIMIT_GB: expected a number of gigabytes, got '{limit}'") from None
     sizes = {
@@ -146,12 +152,12 @@ def _check_room(card: Card, home: Path) -> None:
         if other.is_dir() and (other / "seal.json").exists()
     }
     if need + sum(sizes.values()) > allowed:
-        there = ", ".join(f"{name[:12]} ({_gib(size)})" for name, size in sorted(sizes.items())) or "nothing"
+        there = ", ".join(f"{name[:12]} ({_gb(size)})" for name, size in sorted(sizes.items())) or "nothing"
         raise DataError(
-            f"{home}: '{card.name}' needs {_gib(need)}, STSSL_CACHE_LIMIT_GB allows {_gib(allowed)}, and there is "
+            f"{home}: '{card.name}' needs {_gb(need)}, STSSL_CACHE_LIMIT_GB allows {_gb(allowed)}, and there is "
             f"{there}; raise the limit, or delete folders there that no run uses"
         )
 
 
-def _gib(size: float) -> str:
-    return f"{size / 2**30:.2f} GiB"
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.3f} GB"

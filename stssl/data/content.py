@@ -210,8 +210,10 @@ class Content:
     def _time(self, sample: Sample) -> int | None:
         if sample.time is None or math.isnan(sample.time):
             return None
-        if not -1e6 < sample.time < 1e6:  # the years -767 to 4707: beyond them the unit is wrong
-            raise self._fault(sample, f"time is {sample.time}; expected days since 1970-01-01")
+        if not abs(sample.time) < 104_000:  # beyond, a float64 has no room for microseconds
+            raise self._fault(
+                sample, f"time is {sample.time}; expected days since 1970-01-01, of the years 1686 to 2254"
+            )
         return round(sample.time * US_PER_DAY)
 
     def _measure(self, image: NDArray[Any]) -> None:

@@ -111,7 +111,7 @@ def _read(source: Source, index: int) -> Sample:
     return sample
 
 
-def finished(target: Folder, jobs: list[Job]) -> dict[str, Note]:
+def finished(target: Folder, jobs: list[Job], on_error: OnError) -> dict[str, Note]:
     """The notes of shards that an earlier run finished, by shard name."""
     notes: dict[str, Note] = {}
     progress = target / PROGRESS
@@ -124,6 +124,8 @@ def finished(target: Folder, jobs: list[Job]) -> dict[str, Note]:
             continue
         try:
             note = json.loads(progress.read(f"{job.name}.json"))
+            if on_error == "raise" and note["skipped"]:
+                continue  # it left out what must not be left out now
             if note["shard"] is None or sizes.get(job.name) == note["shard"]["bytes"]:
                 notes[job.name] = note
         except (ValueError, KeyError, TypeError):

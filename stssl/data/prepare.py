@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from filelock import Timeout
 
 from stssl.data import target as place
@@ -73,14 +75,19 @@ def prepare(
             signature = hashlib.sha256(source.head().encode() + stamps).hexdigest()
             old = place.look(target, source.name, signature, overwrite)
             if old and not overwrite:
+                if old.skipped and on_error == "raise":
+                    raise DataError(
+                        f"{target}: is up to date, but without {old.skipped} damaged image(s), which skipped.csv lists; mend "
+                        "them and use --overwrite, or use --on-error skip"
+                    )
                 place.sweep(target, old)
                 return Prepared(old, False, place.read_skipped(target) if old.skipped else ())
             form = _probe(source, on_error)
-            jobs = _plan(source, stamps, rows_per_shard or max(1, _SHARD_BYTES // _size(source, form)), on_error)
+            jobs = _plan(source, stamps, rows_per_shard or max(1, _SHARD_BYTES // _size(form)))
             if target.path is not None:
                 target.path.mkdir(parents=True, exist_ok=True)
                 place.sweep_temporaries(target.path)
-            notes = finished(target, jobs)
+            notes = finished(target, jobs, on_error)
             _run(Task(source, target, form, on_error), jobs, notes, spread or in_turn, on_progress)
             card, skipped = _card(source, signature, [notes[job.name] for job in jobs])
             place.check_written(target, card)
@@ -106,6 +113,11 @@ def prepare(
 def _check_ids(source: Source) -> None:
     if len(source) == 0:
         raise DataError(f"source '{source.name}': there are no images to prepare")
+    for name in source.ids:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise DataError(f"source '{source.name}': the name {name!a} is no UTF-8; rename that file") from None
     for last, this in pairwise(source.ids):
         if this <= last:
             raise DataError(f"source '{source.name}': '{this}' after '{last}': ids must be unique and sorted")
@@ -115,11 +127,7 @@ def _stamps(source: Source, on_progress: Progress | None) -> bytearray:
     """16 bytes for each sample, which change when its files do."""
     stamps, total = bytearray(), len(source)
     for index in range(total):
-        try:
-            stamp = source.stamp(index)
-        except OSError as error:
-            raise DataError(f"source '{source.name}': '{source.ids[index]}' cannot be looked at: {error}") from None
-        stamps += hashlib.sha256(stamp.encode()).digest()[:_STAMP]
+        stamps += hashlib.sha256(source.stamp(index).encode()).digest()[:_STAMP]
         if on_progress and (index % 1000 == 999 or index + 1 == total):
             on_progress("looking at files", index + 1, total)
     return stamps
@@ -140,16 +148,15 @@ def _probe(source: Source, on_error: OnError, most: int = 100) -> Form:
     raise DataError(f"none of the first {min(len(source), most)} samples can be read; the first one: {first}")
 
 
-def _size(source: Source, form: Form) -> int:
-    channels, height, width = form.shape
-    return channels * height * width * {"uint8": 1, "uint16": 2, "float32": 4}[form.dtype]
+def _size(form: Form) -> int:
+    return math.prod(form.shape) * np.dtype(form.dtype).itemsize
 
 
-def _plan(source: Source, stamps: bytearray, rows: int, on_error: OnError) -> list[Job]:
+def _plan(source: Source, stamps: bytearray, rows: int) -> list[Job]:
     jobs = []
     for number, start in enumerate(range(0, len(source), rows)):
         stop = min(start + rows, len(source))
-        mark = hashlib.sha256(f"{source.head()}\n{on_error}\n".encode() + stamps[start * _STAMP : stop * _STAMP])
+        mark = hashlib.sha256(source.head().encode() + stamps[start * _STAMP : stop * _STAMP])
         jobs.append(Job(f"part-{number:05d}-{mark.hexdigest()[:8]}.parquet", start, stop))
     return jobs
 
@@ -167,7 +174,7 @@ def _run(task: Task, jobs: list[Job], notes: dict[str, Note], spread: Spread, on
             on_progress("preparing", done, total)
 
     count(0)
-    for note in spread(task, todo, count):
+    for note in spread(task, todo, count) if todo else ():
         notes[note["job"]] = note
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from stssl.config import Config
 
 Task = Literal["single", "multi"]
 DType = Literal["uint8", "uint16", "float32"]
+
+_SHA256 = Field(pattern=r"^[0-9a-f]{64}$")
 
 
 class Sample(NamedTuple):
@@ -39,10 +42,10 @@ class Sample(NamedTuple):
 class ShardFile(Config):
     """One Parquet file of a prepared data set: `file` is its name in the folder, `bytes` its size."""
 
-    file: str
-    rows: int
-    bytes: int
-    sha256: str
+    file: str = Field(pattern=r"^[^/\\.][^/\\]*$")  # a name, not a path: a card may come from anyone
+    rows: int = Field(ge=1)
+    bytes: int = Field(ge=1)
+    sha256: str = _SHA256
 
 
 class Card(Config):
@@ -65,17 +68,29 @@ class Card(Config):
     bands: tuple[str, ...]
     shape: tuple[int, int, int]
     dtype: DType
-    count: int
+    count: int = Field(ge=1)
     mean: tuple[float, ...]
     std: tuple[float, ...]
     licence: str
     attribution: str
     source: str
     source_signature: str
-    fingerprint: str
+    fingerprint: str = _SHA256
     shards: tuple[ShardFile, ...]
     skipped: int = 0
     format: Literal[1] = 1
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        """What is said twice must agree."""
+        if not len(self.bands) == len(self.mean) == len(self.std) == self.shape[0] or min(self.shape) < 1:
+            raise ValueError(
+                f"{len(self.bands)} bands do not fit shape {self.shape}, mean {self.mean} and std {self.std}"
+            )
+        rows = sum(shard.rows for shard in self.shards)
+        if self.shards and rows != self.count:
+            raise ValueError(f"count is {self.count}, but the shards have {rows} rows")
+        return self
 
 
 class Batch(NamedTuple):

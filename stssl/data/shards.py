@@ -40,14 +40,17 @@ def read_card(place: Path | str | Folder) -> Card:
         raise DataError(f"{folder}: this is a file; name a folder made with {_PREPARE}") from None
     except OSError as error:
         raise DataError(f"{shown}: cannot be read: {error}") from None
-    except ValueError as error:
-        raise DataError(f"{shown}: damaged: {error}; make the folder anew with {_PREPARE}") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{shown}: damaged: {error}; make the folder anew with {_PREPARE} --overwrite") from None
     if isinstance(data, dict) and isinstance(data.get("format"), int) and data["format"] > 1:
         raise DataError(f"{shown}: format {data['format']} is newer than this stssl; update stssl or use {_PREPARE}")
     try:
-        return validate(Card, data, shown)
+        card = validate(Card, data, shown)
     except ConfigError as error:
-        raise DataError(f"{error}\n{shown}: damaged; make the folder anew with {_PREPARE}") from None
+        raise DataError(f"{error}\n{shown}: damaged; make the folder anew with {_PREPARE} --overwrite") from None
+    if not card.shards:
+        raise DataError(f"{shown}: damaged: it lists no shard; make the folder anew with {_PREPARE} --overwrite")
+    return card
 
 
 def verify(place: Path | str | Folder) -> Card:
@@ -90,31 +93,31 @@ def batches(shard: pa.Buffer, columns: list[str] | None = None) -> Iterator[pa.R
             yield from file.read_row_group(group, columns).to_batches()
 
 
-def read_rows(place: Path | str | Folder, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """All rows in order, a bounded number at a time; each shard is checked before it is read.
-
-    Raises:
-        DataError: The card or a shard is missing or damaged.
-    """
-    for shard in read_card(place).shards:
-        yield from batches(read_shard(Folder(place), shard), columns)
-
-
 def read_columns(place: Path | str | Folder, columns: list[str]) -> pa.Table:
     """Some columns of all rows, without the checksums and without reading the others: a quick look.
 
     Raises:
         DataError: The card or a shard is missing or damaged.
     """
-    folder, tables = Folder(place), []
-    for shard in read_card(folder).shards:
-        try:
-            with folder.open(shard.file) as stream, pq.ParquetFile(stream) as file:
-                tables.append(file.read(columns))
-        except (OSError, pa.ArrowException) as error:
-            reason = str(error).splitlines()[0]
-            raise DataError(f"{folder.show(shard.file)}: missing or damaged ({reason}); copy it again") from None
-    return pa.concat_tables(tables)
+    folder = Folder(place)
+    return pa.concat_tables([read_part(folder, shard, columns) for shard in read_card(folder).shards])
+
+
+def read_part(folder: Folder, shard: ShardFile, columns: list[str], group: int | None = None) -> pa.Table:
+    """Some columns of a shard, without its checksum; `group` None = all rows, else the rows of one row group.
+
+    Raises:
+        DataError: The shard is missing, damaged, or another one.
+    """
+    shown, remedy = folder.show(shard.file), f"copy it again, or make the folder anew with {_PREPARE} --overwrite"
+    try:
+        with folder.open(shard.file) as stream, pq.ParquetFile(stream) as file:
+            known = (stream.size(), file.metadata.num_rows) == (shard.bytes, shard.rows)
+            if not known or not {*columns} <= {*file.schema_arrow.names}:
+                raise DataError(f"{shown}: damaged: it is not the file that {MANIFEST} lists; {remedy}")
+            return file.read(columns) if group is None else file.read_row_group(group, columns)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{shown}: missing or damaged ({str(error).splitlines()[0]}); {remedy}") from None
 
 
 def _absent(folder: Folder) -> str:

@@ -26,7 +26,8 @@ class HoldoutConfig(Config):
     An image in any of them is held out. One whose place or date is unknown counts as outside.
 
     Attributes:
-        region: (west, south, east, north) in degrees; west > east crosses the date line. Whole blocks of land are held out.
+        region: (west, south, east, north) in degrees; west > east crosses the date line. Where `by` is
+            "blocks", blocks that reach into it are held out whole.
         months: Months of the year, 1 to 12.
         since: First day that is held out.
         until: Last day that is held out.
@@ -154,6 +155,13 @@ def make_split(
     hot, known = _one_hot(store), _known(store)
     held = np.zeros(len(store), bool) if split.holdout is None else _held_out(store, split)
     usable = known & ~held
+    if not usable.any():
+        what = (
+            "data.split.holdout: it takes every labeled image; narrow it"
+            if known.any()
+            else "data.split: no image has a label"
+        )
+        raise ConfigError(f"{what} ('{store.card.name}', {len(store)} images)")
     if split.by == "column":
         part = _by_column(store, known)
     elif split.by == "time":
@@ -337,6 +345,8 @@ def choose(hot: NDArray[np.bool_], labeled: LabeledConfig, classes: tuple[str, .
     elif labeled.fraction is not None:
         goal, due = max(1, round(labeled.fraction * n)), available
     elif labeled.per_class is not None:
+        if not available[:-1].any():
+            raise ConfigError(f"{key}.per_class: no image in {where} shows any class; use {key}.count")
         for name, there in zip(classes, available, strict=False):  # a class that training lacks cannot be asked for
             if 0 < there < labeled.per_class:
                 raise ConfigError(

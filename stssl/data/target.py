@@ -19,7 +19,8 @@ from stssl.errors import DataError
 from stssl.storage import Folder
 
 SKIPPED = "skipped.csv"
-_OURS = re.compile(r"part-\d{5}-[0-9a-f]{8}\.parquet")
+_OURS = re.compile(r"part-\d{5,}-[0-9a-f]{8}\.parquet")
+_TORN = re.compile(rf"\.({re.escape(MANIFEST)}|{re.escape(SKIPPED)})\..*\.partial")
 
 
 def locked(target: Folder) -> AbstractContextManager[Any]:
@@ -29,6 +30,8 @@ def locked(target: Folder) -> AbstractContextManager[Any]:
     place = target.path.resolve()  # a link to a folder and the folder itself are one place
     if place.exists() and not place.is_dir():
         raise DataError(f"{target}: this is a file; use another --out")
+    if not place.name:
+        raise DataError(f"{target}: no folder to write to; use another --out")
     place.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(place.with_name(f".{place.name}.lock"), timeout=0)
 
@@ -45,6 +48,8 @@ def look(target: Folder, source: str, signature: str, overwrite: bool) -> Card |
     try:
         card = read_card(target)
     except DataError as error:
+        if overwrite and any(map(_OURS.fullmatch, names)) and all(name == MANIFEST or _is_ours(name) for name in names):
+            return None  # a damaged manifest among shards of ours
         raise DataError(f"{target}: no stssl data set, so it is not replaced; use another --out ({error})") from None
     if overwrite:
         return card
@@ -93,13 +98,12 @@ def sweep(target: Folder, card: Card, earlier: Card | None = None) -> None:
         card: What is to stay.
         earlier: The data set that it replaced.
     """
-    listed = {shard.file for shard in card.shards}
+    kept = {shard.file for shard in card.shards} | ({SKIPPED} if card.skipped else set())
     stale = {shard.file for shard in earlier.shards} if earlier else set()
-    stale |= set() if card.skipped else {SKIPPED}
     for name in target.names():
         if name == PROGRESS:
             target.delete_folder(name)
-        elif name not in listed and (name in stale or _is_ours(name)):
+        elif name not in kept and (name in stale or _is_ours(name)):
             target.delete(name)
 
 
@@ -110,4 +114,9 @@ def sweep_temporaries(path: Path) -> None:
 
 
 def _is_ours(name: str) -> bool:
-    return name == PROGRESS or name.startswith(TEMPORARY) or _OURS.fullmatch(name) is not None
+    """Whether stssl writes files of that name: shards, lists, and what a run that died leaves of them."""
+    return (
+        name in (PROGRESS, SKIPPED)
+        or name.startswith(TEMPORARY)
+        or bool(_OURS.fullmatch(name) or _TORN.fullmatch(name))
+    )

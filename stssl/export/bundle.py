@@ -123,7 +123,10 @@ def evaluate(folder: Path, shards: str | None, split: str, device: str = "cpu") 
     network, model, recipe = load(folder)
     shards = shards or recipe.data.shards
     # bands by name, as shards may order them otherwise; and no choice of labels, which evaluation does not need
-    bands = recipe.data.model_copy(update={"bands": tuple(model["bands"]), "labeled": LabeledConfig()})
+    changes = {"bands": tuple(model["bands"]), "labeled": LabeledConfig()}
+    if shards != recipe.data.shards:
+        changes["validation_budget"] = LabeledConfig()  # of the recipe's own data
+    bands = recipe.data.model_copy(update=changes)
     dataset = Dataset(bands, ImageStore.open(shards))
     if list(dataset.classes) != model["classes"] or dataset.task != model["task"]:
         raise ConfigError(

@@ -92,3 +92,5 @@ def test_a_fault_of_the_thread_reaches_the_caller(dataset: Dataset, monkeypatch:
     batches.draw(0)
     with pytest.raises(OSError, match="the disk is gone"):
         batches.draw(1)
+    monkeypatch.setattr(batches, "_fetch", fetch)
+    assert batches.draw(1)[0].images.shape[0] == 8  # and it goes on once the disk is back

@@ -1,5 +1,6 @@
 """Shards in a bucket, against a real S3 server on loopback: also when it refuses, fails or goes away."""
 
+import os
 import pickle
 import signal
 import subprocess
@@ -93,6 +94,8 @@ def test_uris(faults: Faults) -> None:
     assert is_uri("s3://b/x") and is_uri(Folder(f"{BUCKET}/x").show("y")) and not is_uri("/b/x") and not is_uri("b:x")
     shown = f"{Folder('s3://key:word@patches/x?scheme=http&endpoint_override=127.0.0.1:1') / 'y'}"
     assert shown == "s3://patches/x/y"
+    Folder(f"{BUCKET}/with space/ü").write("x", b"dear")
+    assert Folder(f"{BUCKET}/with%20space/%C3%BC").read("x") == b"dear"
     for bad in ("ftp://host/x", "s3://", "nonsense://x", "s3://key:word@patches/x?what=1"):
         with pytest.raises(DataError, match="no folder that can be opened") as error:
             Folder(bad)
@@ -178,6 +181,24 @@ def test_refused(faults: Faults, small, tmp_path: Path) -> None:
     seen: list[int] = []
     again, *_ = prepare(small(), f"{BUCKET}/later", rows_per_shard=4, on_progress=lambda *now: seen.append(now[1]))
     assert again == card and seen[1] == 4  # the first shard was kept
+
+
+def test_an_interrupt_never_publishes_half_a_file(faults: Faults, small) -> None:
+    """A real Ctrl-C while the manifest of an overwrite is on its way: the old data set or the new one is there, whole."""
+    uri = f"{BUCKET}/interrupted"
+    old, *_ = prepare(small(), uri)
+
+    def interrupt(environ: dict) -> None:
+        if environ["REQUEST_METHOD"] in ("PUT", "POST") and environ["PATH_INFO"].endswith(MANIFEST):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.3)  # the main thread has heard of it, the upload is not done
+
+    faults.answer = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        prepare(small(seed=1), uri, overwrite=True)
+    faults.answer = None
+    card = read_card(uri)
+    assert card.fingerprint != old.fingerprint and verify(uri) == card
 
 
 def test_a_busy_server_is_asked_again(faults: Faults, small, tmp_path: Path) -> None:

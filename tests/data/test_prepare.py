@@ -2,7 +2,7 @@
 
 import csv
 import os
-import random
+import re
 import resource
 import shutil
 import signal
@@ -20,6 +20,7 @@ from stssl.data.schema import Card, Sample
 from stssl.data.shards import MANIFEST, PROGRESS, read_card, read_columns, verify
 from stssl.data.sources.eurosat import EuroSAT
 from stssl.errors import DataError
+from stssl.storage import Folder
 
 
 def visible(folder: Path) -> list[str]:
@@ -149,30 +150,91 @@ def test_killed_in_the_middle_goes_on(patches: Path, prepared: tuple[Path, Card]
     assert card.fingerprint == prepared[1].fingerprint
 
 
-def test_killed_at_any_moment(small, list_source, tmp_path: Path) -> None:
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_killed_at_any_moment(small, tmp_path: Path, on_error: str) -> None:
     """Whatever is on the disk at any moment of a run is a state from which the next run gets to the same end."""
-    whole, *_ = prepare(small(20), tmp_path / "whole", rows_per_shard=3)
-    random.seed(0)
-    for moment in range(12):
-        out = tmp_path / f"out{moment}"
-        for _ in range(3):
+    source = small(20)
+    if on_error == "skip":
+        source.all[7] = source.all[7]._replace(image="damaged")
+    whole, *_ = prepare(source, tmp_path / "whole", rows_per_shard=3, on_error=on_error)
+    moments, left = np.random.default_rng(0).permutation(np.linspace(100, 6500, 24).astype(int)), set()
+    for number, moment in enumerate(moments):
+        out = tmp_path / f"out{number}"
+        for steps in (moment, moment // 3):  # killed, and killed again on the way on
             child = os.fork()
             if child == 0:  # a copy of this process, killed without a chance to tidy up
-                steps = iter(range(random.Random(f"{moment} {os.getpid()}").randrange(1, 90)))
+                count = iter(range(steps))
 
-                def trace(frame, event, argument, steps=steps):
-                    if "stssl/data" in frame.f_code.co_filename and next(steps, None) is None:
+                def trace(frame, event, argument, count=count):
+                    if "/stssl/" in frame.f_code.co_filename and next(count, None) is None:
                         os.kill(os.getpid(), signal.SIGKILL)
                     return trace
 
                 sys.settrace(trace)
-                prepare(small(20), out, rows_per_shard=3)
+                prepare(source, out, rows_per_shard=3, on_error=on_error)
                 os._exit(0)
             os.waitpid(child, 0)
-        card, *_ = prepare(small(20), out, rows_per_shard=3)
+            left |= {re.sub(r"[-.][0-9a-z_]{8}\b", "*", name) for name in visible(out)} if out.exists() else set()
+        card, *_ = prepare(source, out, rows_per_shard=3, on_error=on_error)
         assert card == whole and verify(out) == card
-        assert visible(out) == sorted([MANIFEST, *(shard.file for shard in card.shards)])
-        assert read_columns(out, ["id"])["id"].to_pylist() == small(20).ids
+        lists = ["skipped.csv"] if on_error == "skip" else []
+        assert visible(out) == sorted([MANIFEST, *lists, *(shard.file for shard in card.shards)])
+        ids = [name for at, name in enumerate(source.ids) if on_error == "raise" or at != 7]
+        assert read_columns(out, ["id"])["id"].to_pylist() == ids
+    assert PROGRESS in left and MANIFEST in left and len(left) > 8  # it was killed early, late and in between
+
+
+@pytest.mark.parametrize("leftover", ["skipped.csv", ".dataset.json.ab12_x.partial", ".skipped.csv.ab12_x.partial"])
+def test_what_a_kill_near_the_end_leaves(small, tmp_path: Path, leftover: str) -> None:
+    def killed(task, jobs, on_rows):
+        yield from in_turn(task, jobs[:2], on_rows)
+        (tmp_path / "out" / leftover).write_text("torn")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(small(), tmp_path / "out", rows_per_shard=3, spread=killed)
+    card, *_ = prepare(small(), tmp_path / "out", rows_per_shard=3)
+    assert verify(tmp_path / "out") == card and leftover not in visible(tmp_path / "out")
+
+
+def test_shards_are_kept_when_a_damaged_image_is_to_be_skipped(small, tmp_path: Path) -> None:
+    source, out = small(20), tmp_path / "out"
+    source.all[17] = source.all[17]._replace(image="damaged")
+    with pytest.raises(DataError, match=r"s017.tif"):
+        prepare(source, out, rows_per_shard=3)
+    there = {path.name: path.stat().st_ino for path in shards(out)}
+    card, *_ = prepare(source, out, rows_per_shard=3, on_error="skip")
+    assert len(there) == 5 and {path.name: path.stat().st_ino for path in shards(out)}.items() >= there.items()
+    with pytest.raises(DataError, match=r"is up to date, but without 1 damaged image\(s\), which skipped.csv lists"):
+        prepare(source, out, rows_per_shard=3)
+    assert verify(out) == card
+
+
+def test_damaged_manifest_is_overwritten_among_our_own_shards_only(small, tmp_path: Path) -> None:
+    card, *_ = prepare(small(), tmp_path / "out", rows_per_shard=3)
+    (tmp_path / "out" / MANIFEST).write_text("{")
+    with pytest.raises(DataError, match=r"damaged: .*--overwrite"):
+        prepare(small(), tmp_path / "out", rows_per_shard=3)
+    assert prepare(small(), tmp_path / "out", rows_per_shard=3, overwrite=True).card == card
+    (tmp_path / "out" / MANIFEST).write_text("{")
+    (tmp_path / "out" / "holiday.jpg").write_text("dear")
+    with pytest.raises(DataError, match="no stssl data set"):
+        prepare(small(), tmp_path / "out", rows_per_shard=3, overwrite=True)
+
+
+def test_odd_targets(small, tmp_path: Path) -> None:
+    for target, said in (("/", "no folder to write to"), ("~nobody-here/x", "no path on this machine"),
+                         (f"{tmp_path}/a\0b", "no path on this machine"), ("file://out", "three slashes")):  # fmt: skip
+        with pytest.raises(DataError, match=said):
+            prepare(small(), target)
+
+
+def test_names_that_are_no_text(list_source, tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"n\xff")).mkdir()
+    assert [entry.name for entry in Folder(tmp_path).entries(recursive=True)] == ["n\udcff"]
+    sample = Sample("n\udcff", np.zeros((1, 2, 2), np.uint8), None, None, None, None, None)
+    with pytest.raises(DataError, match=r"the name 'n\\udcff' is no UTF-8; rename"):
+        prepare(list_source([sample]), tmp_path / "out")
 
 
 def test_only_the_shard_of_a_mended_file_is_written_again(patches: Path, tmp_path: Path) -> None:
@@ -282,6 +344,7 @@ def test_progress_and_shard_sizes(small, tmp_path: Path) -> None:
         ({"lat": 91.0}, "lat is 91.0; expected degrees from -90 to 90"),
         ({"lng": float("inf")}, "lng is inf"),
         ({"time": 1.6e9}, "expected days since 1970"),
+        ({"time": -719162.0}, "expected days since 1970"),  # the year 1, which some write for "unknown"
         ({"id": "s004"}, "unique and sorted"),
         ({"id": "a"}, "unique and sorted"),
     ],

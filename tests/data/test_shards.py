@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from stssl.data.prepare import prepare
 from stssl.data.schema import Card, Sample
-from stssl.data.shards import MANIFEST, read_card, read_rows, verify
+from stssl.data.shards import MANIFEST, read_card, read_columns, verify
 from stssl.data.sources.eurosat import EuroSAT
 from stssl.data.store import ImageStore
 from stssl.errors import DataError
+from stssl.storage import Folder
 
 
 def test_card_of_the_real_patches(prepared: tuple[Path, Card], eurosat: EuroSAT) -> None:
@@ -99,7 +100,6 @@ def test_verify_names_the_shard(prepared: tuple[Path, Card], tmp_path: Path) -> 
     path.write_bytes(data)
     for read in (
         verify,
-        lambda where: list(read_rows(where)),
         lambda where: ImageStore.open(where, tmp_path / "cache"),
     ):
         with pytest.raises(DataError, match=r"part-00001-.*.parquet: damaged: its SHA-256.*launch.py prepare"):
@@ -132,6 +132,58 @@ def test_bad_cards(small, tmp_path: Path) -> None:
     (out / MANIFEST).write_text(text.replace('"format": 1', '"format": 2'))
     with pytest.raises(DataError, match=r"format 2 is newer.*update stssl"):
         read_card(out)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"fingerprint": "../precious"}, "fingerprint"),  # it names a folder of the cache, which may be cleared
+        ({"fingerprint": ""}, "fingerprint"),
+        ({"shards": []}, "it lists no shard"),
+        ({"count": 12}, "count is 12, but the shards have 10 rows"),
+        ({"mean": [1.0]}, "2 bands do not fit"),
+        ({"shape": [2, 0, 4]}, "do not fit shape"),
+    ],
+)
+def test_cards_that_contradict_themselves(small, tmp_path: Path, change: dict, said: str) -> None:
+    prepare(small(), tmp_path / "out")
+    path = tmp_path / "out" / MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    (tmp_path / "precious").mkdir()
+    for read in (read_card, lambda where: ImageStore.open(where, tmp_path / "cache")):
+        with pytest.raises(DataError, match=said):
+            read(tmp_path / "out")
+    assert (tmp_path / "precious").exists()
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "a/b.parquet", ".hidden", ""])
+def test_a_card_names_files_of_its_folder_only(small, tmp_path: Path, name: str) -> None:
+    prepare(small(), tmp_path / "out")
+    path = tmp_path / "out" / MANIFEST
+    data = json.loads(path.read_text())
+    data["shards"][0]["file"] = name
+    path.write_text(json.dumps(data))
+    with pytest.raises(DataError, match=r"shards.0.file"):
+        verify(tmp_path / "out")
+
+
+def test_deep_json(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST).write_text("[" * 200_000)
+    with pytest.raises(DataError, match="damaged"):
+        read_card(tmp_path)
+
+
+def test_swapped_and_foreign_shards_are_noticed_without_checksums(small, tmp_path: Path) -> None:
+    card, *_ = prepare(small(), tmp_path / "out", rows_per_shard=4)
+    other, *_ = prepare(small(seed=3), tmp_path / "other", rows_per_shard=5)
+    folder, (first, last) = Folder(tmp_path / "out"), (card.shards[0].file, card.shards[2].file)
+    whole = folder.read(first)
+    for data in (folder.read(last), Folder(tmp_path / "other").read(other.shards[0].file), b"", b"PAR1" * 9):
+        folder.write(first, data)
+        with pytest.raises(DataError, match=rf"{first}: (damaged|missing or damaged)"):
+            read_columns(tmp_path / "out", ["labels"])
+    folder.write(first, whole)
+    assert read_columns(tmp_path / "out", ["labels"]).num_rows == 10
 
 
 def test_damaged_manifests_never_break_the_reader(small, tmp_path: Path) -> None:

@@ -351,3 +351,19 @@ def test_validation_budget() -> None:
 def test_bad_holdouts(holdout: dict, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         validate(DataConfig, {"shards": "x", "split": {"holdout": holdout}}, "recipe.yaml")
+
+
+@pytest.mark.parametrize("by", ["blocks", "time", "column"])
+def test_nothing_labeled_is_said_so(by: str) -> None:
+    images, unknown = np.zeros((8, 1, 1, 1), np.uint8), np.full(8, -1)
+    store = ImageStore.from_arrays(images, unknown, np.zeros((8, 2)), np.zeros(8), "ab", "single", splits=["train"] * 8)
+    with pytest.raises(ConfigError, match="no image has a label"):
+        make_split(store, SplitConfig(by=by), ALL)
+    with pytest.raises(ConfigError, match=r"data.split.holdout: it takes every labeled image; narrow it"):
+        make_split(dated(unknown=0), SplitConfig(by="time", holdout={"since": "2000-01-01"}), ALL)
+
+
+def test_per_class_where_no_row_shows_any_class() -> None:
+    store = make_store(80, task="multi", labels=np.zeros((80, 5)))
+    with pytest.raises(ConfigError, match=r"data.labeled.per_class: no image in training shows any class"):
+        make_split(store, SplitConfig(), LabeledConfig(per_class=2))

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from stssl.data import cache
 from stssl.data.dataset import DataConfig, Dataset
 from stssl.data.prepare import prepare
 from stssl.data.schema import Card
@@ -124,7 +125,7 @@ def test_touched_or_found_by_fingerprint_is_not_rebuilt(small, tmp_path: Path) -
 def test_no_room(prepared: tuple[Path, Card], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage(2**30, 2**30 - 2**20, 2**20))
-    with pytest.raises(DataError, match=r"needs 0.01 GiB for 'eurosat', and 0.00 GiB are free; .*STSSL_CACHE"):
+    with pytest.raises(DataError, match=r"needs 0.011 GB for 'eurosat', and 0.001 GB are free; .*STSSL_CACHE"):
         ImageStore.open(prepared[0], tmp_path)
 
 
@@ -181,14 +182,27 @@ def test_limit(small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card, *_ = prepare(small(seed=1), tmp_path / "two")
     monkeypatch.setenv("STSSL_CACHE_LIMIT_GB", "0.000005")
     ImageStore.open(tmp_path / "one", tmp_path / "cache")
-    with pytest.raises(DataError, match=r"'list' needs 0.00 GiB, STSSL_CACHE_LIMIT_GB allows .*raise the limit"):
+    with pytest.raises(DataError, match=r"'list' needs 0.000 GB, STSSL_CACHE_LIMIT_GB allows .*raise the limit"):
         ImageStore.open(tmp_path / "two", tmp_path / "cache")
     ImageStore.open(tmp_path / "one", tmp_path / "cache")  # what is there stays
     monkeypatch.setenv("STSSL_CACHE_LIMIT_GB", "1")
     assert ImageStore.open(tmp_path / "two", tmp_path / "cache").card == card
-    monkeypatch.setenv("STSSL_CACHE_LIMIT_GB", "lots")
-    with pytest.raises(ConfigError, match=r"STSSL_CACHE_LIMIT_GB: expected a number of gigabytes, got 'lots'"):
-        ImageStore.open(tmp_path / "two", tmp_path / "cache2")
+    for limit in ("lots", "nan", "-1"):
+        monkeypatch.setenv("STSSL_CACHE_LIMIT_GB", limit)
+        with pytest.raises(ConfigError, match=f"STSSL_CACHE_LIMIT_GB: expected a number of gigabytes, got '{limit}'"):
+            ImageStore.open(tmp_path / "two", tmp_path / "cache2")
+
+
+def test_touched_is_looked_into_once(small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card, *_ = prepare(small(), tmp_path / "shards")
+    ImageStore.open(tmp_path / "shards", tmp_path / "cache")
+    (tmp_path / "cache" / card.fingerprint / "images.bin").touch()
+    hashed: list[str] = []
+    sums = cache._sums
+    monkeypatch.setattr(cache, "_sums", lambda path, sizes: (hashed.append(path.name), sums(path, sizes))[1])
+    for _ in range(3):
+        ImageStore.open(tmp_path / "shards", tmp_path / "cache")
+    assert hashed == ["images.bin"]
 
 
 def test_disk_full(small, tmp_path: Path) -> None:

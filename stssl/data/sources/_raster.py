@@ -114,6 +114,8 @@ def centre(file: rasterio.DatasetReader, shown: str, remedy: str) -> tuple[float
     to, column, row = file.transform, file.width / 2, file.height / 2
     x, y = to.a * column + to.b * row + to.c, to.d * column + to.e * row + to.f
     (lng,), (lat,) = transform(file.crs, "EPSG:4326", [x], [y])
+    if 180 < abs(lng) <= 540:  # a raster across the date line, or one that counts from 0 to 360
+        lng = (lng + 180) % 360 - 180
     if not (-90 <= lat <= 90 and -180 <= lng <= 180):
         raise DataError(f"{shown}: its georeference leads to latitude {lat}, longitude {lng}; {remedy}")
     return lat, lng

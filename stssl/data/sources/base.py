@@ -72,8 +72,7 @@ class Source(ABC):
     def stamp(self, index: int) -> str:
         """Names, sizes and dates of a sample's files: cheap on purpose. In a bucket only names are looked at.
 
-        Raises:
-            OSError: A file cannot be looked at. One that is missing is stamped as such; `read` will say so.
+        A file that cannot be looked at is stamped as such; `read` will say so.
         """
         names = self.files(index)
         if self.folder.path is None:
@@ -83,8 +82,8 @@ class Source(ABC):
             try:
                 status = os.stat(self.folder.path / name)
                 parts.append(f"{name}\t{status.st_size}\t{status.st_mtime_ns}")
-            except FileNotFoundError:
-                parts.append(f"{name}\tmissing")
+            except OSError as error:
+                parts.append(f"{name}\t{error.errno}")
         return "\t".join(parts)
 
     def head(self) -> str:

@@ -141,7 +141,7 @@ class Simulated(Source):
     name = "simulated"
     bands = BANDS
     licence = "CC0-1.0 (simulated)"
-    attribution = "simulated by stssl; places and dates from BigEarthNet and EuroSAT"
+    attribution = "simulated by stssl; places of BigEarthNet and EuroSAT, dates of BigEarthNet"
 
     def __init__(self, config: SimulatedConfig) -> None:
         """Draw places, dates and covers."""
