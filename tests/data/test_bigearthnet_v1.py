@@ -119,6 +119,7 @@ def edit(tree: Path) -> Callable[..., Path]:
 def test_six_real_patches(tree: Path) -> None:
     source = open_(tree, **ALL)
     assert source.ids == sorted(REAL) and len(source) == 6 and source.task == "multi"
+    assert source.notes == ("590,320 of the 590,326 patches of BigEarthNet 1.0 are not there",)
     for index, patch in enumerate(source.ids):
         sample = source.read(index)
         lat, lng, date, labels = REAL[patch]
@@ -187,24 +188,90 @@ def test_settings(settings: dict[str, Any], said: str) -> None:
         validate(BigEarthNetV1Config, {"root": "x", **settings}, "p.yaml")
 
 
-def test_19_classes() -> None:
-    assert (len(ben.CLASSES_43), len(set(ben.CLASSES_43)), len(ben.CLASSES_19)) == (43, 43, 19)
-    assert set(ben.MERGED.values()) == set(ben.CLASSES_19) and set(ben.MERGED) < set(ben.CLASSES_43)
-    assert sorted(set(ben.CLASSES_43) - set(ben.MERGED)) == [
-        "Airports",
-        "Bare rock",
-        "Burnt areas",
-        "Construction sites",
-        "Dump sites",
-        "Green urban areas",
-        "Intertidal flats",
-        "Mineral extraction sites",
-        "Port areas",
-        "Road and rail networks and associated land",
-        "Sport and leisure facilities",
-    ]
-    assert (ben.MERGED["Rice fields"], ben.MERGED["Salines"]) == ("Arable land", "Coastal wetlands")
-    assert ben.MERGED["Coastal lagoons"] == "Marine waters" and ben.MERGED["Pastures"] == "Pastures"
+CORINE_TO_19 = {  # in the order of the reference implementation; None = in none of the 19
+    "Mixed forest": "Mixed forest",
+    "Coniferous forest": "Coniferous forest",
+    "Non-irrigated arable land": "Arable land",
+    "Transitional woodland/shrub": "Transitional woodland, shrub",
+    "Broad-leaved forest": "Broad-leaved forest",
+    LAND: LAND,
+    "Complex cultivation patterns": "Complex cultivation patterns",
+    "Pastures": "Pastures",
+    "Water bodies": "Inland waters",
+    "Sea and ocean": "Marine waters",
+    "Discontinuous urban fabric": "Urban fabric",
+    "Agro-forestry areas": "Agro-forestry areas",
+    "Peatbogs": "Inland wetlands",
+    "Permanently irrigated land": "Arable land",
+    "Industrial or commercial units": "Industrial or commercial units",
+    "Natural grassland": "Natural grassland and sparsely vegetated areas",
+    "Olive groves": "Permanent crops",
+    "Sclerophyllous vegetation": "Moors, heathland and sclerophyllous vegetation",
+    "Continuous urban fabric": "Urban fabric",
+    "Water courses": "Inland waters",
+    "Vineyards": "Permanent crops",
+    "Annual crops associated with permanent crops": "Permanent crops",
+    "Inland marshes": "Inland wetlands",
+    "Moors and heathland": "Moors, heathland and sclerophyllous vegetation",
+    "Sport and leisure facilities": None,
+    "Fruit trees and berry plantations": "Permanent crops",
+    "Mineral extraction sites": None,
+    "Rice fields": "Arable land",
+    "Road and rail networks and associated land": None,
+    "Bare rock": None,
+    "Green urban areas": None,
+    "Beaches, dunes, sands": "Beaches, dunes, sands",
+    "Sparsely vegetated areas": "Natural grassland and sparsely vegetated areas",
+    "Salt marshes": "Coastal wetlands",
+    "Coastal lagoons": "Marine waters",
+    "Construction sites": None,
+    "Estuaries": "Marine waters",
+    "Intertidal flats": None,
+    "Airports": None,
+    "Dump sites": None,
+    "Port areas": None,
+    "Salines": "Coastal wetlands",
+    "Burnt areas": None,
+}
+NINETEEN = (
+    "Mixed forest",
+    "Coniferous forest",
+    "Arable land",
+    "Transitional woodland, shrub",
+    "Broad-leaved forest",
+    "Land principally occupied by agriculture, with significant areas of natural vegetation",
+    "Complex cultivation patterns",
+    "Pastures",
+    "Inland waters",
+    "Marine waters",
+    "Urban fabric",
+    "Agro-forestry areas",
+    "Inland wetlands",
+    "Industrial or commercial units",
+    "Natural grassland and sparsely vegetated areas",
+    "Permanent crops",
+    "Moors, heathland and sclerophyllous vegetation",
+    "Beaches, dunes, sands",
+    "Coastal wetlands",
+)
+
+
+def test_classes_and_their_order() -> None:
+    """Trained weights have their outputs in this order, so it may never change."""
+    assert tuple(CORINE_TO_19) == ben.CLASSES_43 and NINETEEN == ben.CLASSES_19
+    assert {part: name for part, name in CORINE_TO_19.items() if name} == ben.MERGED
+
+
+def test_licence() -> None:
+    assert BigEarthNetV1.licence == "CDLA-Permissive-1.0; contains modified Copernicus Sentinel data"
+
+
+def test_sizes_of_bands(tree: Path) -> None:
+    sizes = {"B02 B03 B04 B08": 120, "B05 B06 B07 B8A B11 B12": 60, "B01 B09": 20}
+    for bands, size in sizes.items():
+        for band in bands.split():
+            write_band(tree / AUSTRIA, band, np.full((size, size), size, np.uint16))
+            assert (read(tree, bands=[band]).image == size).all()
 
 
 def test_merged_labels(tree: Path, edit: Callable[..., Path]) -> None:
@@ -266,6 +333,9 @@ def test_patch_that_no_table_knows(tree: Path) -> None:
         path.rename(path.with_name(path.name.replace(AUSTRIA, name)))
     sample = read(tree, name)
     assert sample.split is None and sample.lat == pytest.approx(48.222307, abs=1e-5) and len(sample.labels or ()) == 2
+    path = tree / name / f"{name}_labels_metadata.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"coordinates": SWAPPED}))
+    assert read(tree, name).lat != pytest.approx(48, abs=5)  # nothing to hold it against
 
 
 def test_no_split(tree: Path) -> None:
@@ -313,7 +383,9 @@ def test_names_in_the_folder(tree: Path) -> None:
         open_(tree)
 
 
-@pytest.mark.parametrize("stamp", ["20171332T101031", "20170229T101031", "20170613T241031", "20170613T106031"])
+@pytest.mark.parametrize(
+    "stamp", ["99991231T235999", "20171332T101031", "20170229T101031", "20170613T241031", "20170613T106031"]
+)
 def test_impossible_date_in_a_name(tree: Path, stamp: str) -> None:
     (tree / f"S2A_MSIL2A_{stamp}_1_1").mkdir()
     with pytest.raises(DataError, match=f"'S2A_MSIL2A_{stamp}_1_1': '{stamp}' is no date and time"):
@@ -333,12 +405,12 @@ def test_date_from_the_name(name: str, date: str) -> None:
     assert ben.days_of(name) == pytest.approx(at(date), abs=1e-9)
 
 
-@pytest.mark.parametrize("given", [None, "", "unknown", 7])
-def test_date_that_the_json_lacks(tree: Path, edit: Callable[..., Path], given: Any) -> None:
-    edit(acquisition_date=given)
+def test_date_that_the_json_lacks(tree: Path, edit: Callable[..., Path]) -> None:
+    edit(acquisition_date=None)
     assert read(tree).time == pytest.approx(at("2017-06-13 10:10:31"), abs=1e-9)
 
 
+SWAPPED = {"ulx": 5342400, "uly": 404400, "lrx": 5343600, "lry": 403200}
 CORNERS = {"ulx": 404400, "uly": 5342400, "lrx": 405600, "lry": 5341200}
 
 
@@ -365,6 +437,18 @@ CORNERS = {"ulx": 404400, "uly": 5342400, "lrx": 405600, "lry": 5341200}
         ({"projection": "EPSG:none"}, "'projection' is damaged"),
         ({"acquisition_date": "2017-02-30 10:10:31"}, "'acquisition_date' is '2017-02-30 10:10:31', which is no date"),
         ({"acquisition_date": "2017-02-20 25:10:31"}, "'acquisition_date'"),
+        ({"acquisition_date": "9999-12-31 23:59:60"}, "'acquisition_date' is '9999-12-31 23:59:60', which is no date"),
+        ({"acquisition_date": "13.06.2017"}, "'acquisition_date' is '13.06.2017', which is no date"),
+        ({"acquisition_date": ""}, "'acquisition_date' is '', which is no date"),
+        ({"acquisition_date": 7}, "'acquisition_date' is 7, which is no date"),
+        ({"acquisition_date": "2071-06-13 10:10:31"}, "is '2071-06-13 10:10:31', but the patch's name says 20170613T"),
+        ({"acquisition_date": "0001-01-01 00:00:00"}, "is '0001-01-01 00:00:00', but the patch's name says 20170613T"),
+        ({"coordinates": CORNERS | {"ulx": 10**400}}, "expected numbers"),
+        (
+            {"coordinates": SWAPPED},
+            r"lead to latitude .*, but the table in stssl has 48.22, 13.72; are x and y swapped",
+        ),
+        ({"projection": rasterio.crs.CRS.from_epsg(32634).to_wkt()}, "or is the UTM zone wrong"),
     ],
 )
 def test_faults_in_the_json(tree: Path, edit: Callable[..., Path], values: dict[str, Any], said: str) -> None:
@@ -461,7 +545,7 @@ def reference(tree: Path, tmp_path: Path) -> Path:
 
 def rows(*patches: str, **change: Any) -> pd.DataFrame:
     """A split file's table."""
-    table = {"patch": list(patches), "date": ["2017-06-13 10:10:31"] * len(patches)}
+    table: dict[str, Any] = {"patch": list(patches), "date": ["2017-06-13 10:10:31"] * len(patches)}
     for classes, known in ((43, ben.CLASSES_43), (19, ben.CLASSES_19)):
         labels = [{ben.MERGED.get(n, n) if classes == 19 else n for n in REAL[patch][3]} for patch in patches]
         table[f"multi_hot_labels{classes}"] = [np.array([float(n in own) for n in known]) for own in labels]
@@ -496,6 +580,15 @@ def test_labeled_fraction(reference: Path, name: str) -> None:
     assert changed == {ARABLE, FOREST}
 
 
+@pytest.mark.parametrize(("fraction", "classes", "kept"), [(0.01, 43, SNOW), (0.1, 43, ARABLE), (0.01, 19, FOREST)])
+def test_fraction_and_classes_choose_the_file(reference: Path, fraction: float, classes: int, kept: str) -> None:
+    for name, patch in (("0.01_lb_43", SNOW), ("0.1_lb_43", ARABLE), ("0.01_lb_19", FOREST)):
+        rows(patch).to_pickle(reference / "splits" / "bigearthnet" / f"train{name}.pkl")
+    source = open_(reference, splits="splits/bigearthnet", labeled_fraction=fraction, classes=classes)
+    samples = map(source.read, range(len(source)))
+    assert {sample.id for sample in samples if sample.labels is None} == TRAIN - {kept}
+
+
 def test_where_the_split_files_lie(reference: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = reference / "splits" / "bigearthnet"
     monkeypatch.chdir(reference.parent)
@@ -514,14 +607,28 @@ def test_where_the_split_files_lie(reference: Path, monkeypatch: pytest.MonkeyPa
 def test_exactly_the_rows(reference: Path) -> None:
     folder = reference / "splits" / "bigearthnet"
     rows(FOREST).to_pickle(folder / "train.pkl")
-    assert open_(reference, splits="splits/bigearthnet").ids == sorted({FOREST} | VALIDATION | TEST)
+    source = open_(reference, splits="splits/bigearthnet")
+    assert source.ids == sorted({FOREST} | VALIDATION | TEST) and source.notes == ()
     shutil.rmtree(reference / "bigearthnet" / PORTUGAL)
     with pytest.raises(DataError, match=rf"test.pkl: '{PORTUGAL}' has no folder in .*\(1 of 4 patches have none\)"):
         open_(reference, splits="splits/bigearthnet")
 
 
-def wrong(hot: np.ndarray, column: str = "multi_hot_labels43") -> pd.DataFrame:
+def wrong(hot: Any, column: str = "multi_hot_labels43") -> pd.DataFrame:
     return rows(SNOW, ARABLE, FOREST, **{column: [*rows(SNOW, ARABLE)[column], hot]})
+
+
+def nested(depth: int) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(depth):
+        found = [found] * 43 if not found else [found]
+    return found
+
+
+def endless() -> list[Any]:
+    found: list[Any] = [0] * 42
+    found.append(found)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -543,6 +650,12 @@ def wrong(hot: np.ndarray, column: str = "multi_hot_labels43") -> pd.DataFrame:
         ),
         ("train.pkl", wrong(np.full(43, 0.5)), rf"train.pkl: row 2 \('{FOREST}'\): .*expected 43 zeros and ones"),
         ("train.pkl", wrong(np.full(43, np.nan)), rf"train.pkl: row 2 \('{FOREST}'\): .*expected 43 zeros and ones"),
+        ("train.pkl", wrong([1, [2, 3], *[0] * 41]), rf"train.pkl: row 2 \('{FOREST}'\): .* is \[1, \[2, 3\], 0"),
+        ("train.pkl", wrong(nested(100)), rf"train.pkl: row 2 \('{FOREST}'\): .*expected 43 zeros and ones"),
+        ("train.pkl", wrong(endless()), rf"train.pkl: row 2 \('{FOREST}'\): .*expected 43 zeros and ones"),
+        ("train.pkl", wrong(["1"] * 43), rf"train.pkl: row 2 \('{FOREST}'\): .*expected 43 zeros and ones"),
+        ("train.pkl", wrong([1 << 20_000] * 43), rf"train.pkl: row 2 \('{FOREST}'\): .*expected 43 zeros and ones"),
+        ("train.pkl", rows(SNOW, patch=[nested(100)]), r"train.pkl: row 0: \[\[.*: expected the name of a patch"),
         ("train0.01_ulb_43.pkl", rows(AUSTRIA), f"train0.01_ulb_43.pkl: '{AUSTRIA}' is not in train.pkl"),
         ("train0.01_lb_43.pkl", rows(AUSTRIA), f"train0.01_lb_43.pkl: '{AUSTRIA}' is not in train.pkl"),
         ("train0.01_lb_43.pkl", wrong(np.ones(43)), f"'{FOREST}' has other labels than train.pkl"),
@@ -567,5 +680,9 @@ def test_split_file_against_the_json(reference: Path) -> None:
     wrong(np.eye(43)[7]).to_pickle(reference / "splits" / "bigearthnet" / "train.pkl")
     source = open_(reference, splits="splits/bigearthnet")
     assert source.read(source.ids.index(ARABLE)).labels
-    with pytest.raises(DataError, match=rf"{FOREST}_labels_metadata.json: 'labels' are .*train.pkl has \['Pastures'\]"):
+    with pytest.raises(
+        DataError, match=rf"{FOREST}_labels_metadata.json: 'labels' are .*train.pkl has \['Pastures'\]"
+    ) as error:
         source.read(source.ids.index(FOREST))
+    for said in ("one of the two is wrong", "unpack this patch again", "copy the split file again"):
+        assert said in str(error.value)

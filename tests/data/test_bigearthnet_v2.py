@@ -76,7 +76,8 @@ def tree(tmp_path: Path) -> Path:
 
 def test_reads_all_patches(tree: Path) -> None:
     source = open_(tree)
-    assert source.ids == sorted([AUSTRIA, NEXT, FINLAND]) and source.classes == CLASSES_19
+    assert source.ids == sorted([AUSTRIA, NEXT, FINLAND]) and source.classes == CLASSES_19 and source.notes == ()
+    assert source.licence == "CDLA-Permissive-1.0; contains modified Copernicus Sentinel data"
     samples = {sample.id: sample for sample in map(source.read, range(3))}
     assert samples[AUSTRIA].labels == ("Arable land", "Urban fabric")  # in the order of the classes
     assert samples[FINLAND].labels == ("Mixed forest", "Inland waters", "Coastal wetlands")
@@ -124,7 +125,11 @@ def test_a_part_of_the_archive(tree: Path) -> None:
     folder(tree, FINLAND).rmdir()
     folder(tree, "S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_1_1").mkdir()  # on the disk, but not in the table
     (tree / "BigEarthNet-S2" / ".DS_Store").touch()
-    assert open_(tree).ids == [AUSTRIA, NEXT]
+    source = open_(tree)
+    assert source.ids == [AUSTRIA, NEXT]
+    assert source.notes == ("1 of 3 rows of metadata.parquet (after drop_*) have no folder and are left out",)
+    every = open_(tree, drop_seasonal_snow=False)
+    assert every.notes[0].startswith(f"1 of 4 rows of metadata.parquet and {MORE} ")
     (tree / "BigEarthNet-S2").rename(tree / "S2")
     with pytest.raises(DataError, match=f"{tree}: no patch of metadata.parquet is in BigEarthNet-S2/"):
         open_(tree)
@@ -138,6 +143,9 @@ def test_missing_folder_or_table(tmp_path: Path) -> None:
     (tmp_path / "metadata.parquet").mkdir()
     with pytest.raises(DataError, match=r"metadata.parquet: .*directory"):
         open_(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"file: a file, not a folder; set root to the folder that holds metadata.par"):
+        open_(tmp_path / "file")
 
 
 def test_damaged_table(tree: Path) -> None:
@@ -179,7 +187,8 @@ def test_other_types_of_columns(tree: Path) -> None:
         ({"labels": []}, f"'{NEXT}' has no labels"),
         ({"labels": None}, f"'{NEXT}' has no labels"),
         ({"split": "val"}, "split: unknown value 'val'; .*known: test, train, validation"),
-        ({"patch_id": AUSTRIA}, f"patch_id '{AUSTRIA}' stands there .*twice"),
+        ({"patch_id": AUSTRIA}, f"patch_id '{AUSTRIA}' stands there twice; download it again"),
+        ({"patch_id": NEXT.replace("20170613T101031", "99991231T235999")}, "'99991231T235999' is no date and time"),
         ({"patch_id": None}, "patch_id: 1 values are missing"),
         ({"patch_id": "S2A_MSIL2A_20170613T101031_87_48"}, "patch_id 'S2A_MSIL2A_20170613T101031_87_48' is no name"),
         ({"patch_id": "../" + AUSTRIA}, "is no name of BigEarthNet 2.0"),
@@ -191,6 +200,21 @@ def test_faults_in_the_table(tree: Path, change: dict[str, Any], said: str) -> N
     write_table(tree / "metadata.parquet", [ROWS[0] | change, *ROWS[1:]])
     with pytest.raises(DataError, match=rf"^{tree}/metadata.parquet: .*{said}"):
         open_(tree)
+
+
+@pytest.mark.parametrize(
+    ("patch", "said"),
+    [
+        ("S2A_MSIL2A_20170613T101031_87_48", "patch_id 'S2A_MSIL2A_20170613T101031_87_48' is no name"),
+        (CLOUD.replace("0906", "0931"), "'20170931T101020' is no date and time"),
+        (SNOW, f"patch_id '{SNOW}' stands there twice"),
+        (AUSTRIA, f"patch_id '{AUSTRIA}' stands in metadata.parquet too"),
+    ],
+)
+def test_faults_in_the_other_table(tree: Path, patch: str, said: str) -> None:
+    write_table(tree / MORE, [MORE_ROWS[0] | {"patch_id": patch}, MORE_ROWS[1]])
+    with pytest.raises(DataError, match=rf"^{tree}/{MORE}: .*{said}"):
+        open_(tree, drop_seasonal_snow=False)
 
 
 def test_lacking_column(tree: Path) -> None:

@@ -194,7 +194,10 @@ def days(date: str, clock: str) -> float:
     """
     hour, minute, second = (int(part) for part in (clock[:-4], clock[-4:-2], clock[-2:]))
     day = datetime(int(date[:4]), int(date[4:6]), int(date[6:]), hour, minute, tzinfo=UTC)
-    return (day + timedelta(seconds=second) - _EPOCH) / timedelta(days=1)
+    try:
+        return (day + timedelta(seconds=second) - _EPOCH) / timedelta(days=1)
+    except OverflowError:
+        raise ValueError("the year 10000 is beyond the calendar") from None
 
 
 def days_of(patch: str) -> float:

@@ -14,6 +14,7 @@ import functools
 import gc
 import io
 import pickle
+import pickletools
 import re
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -59,6 +60,11 @@ _ALLOWED = {
     for name in names.split()
 }
 _REMEDY = "copy it again from where the splits were made"
+_PLAIN = "keep plain columns (text, numbers, arrays)"
+
+
+class _NotPlain(TypeError):
+    """A column of a kind that is not read."""
 
 
 class _Call:
@@ -94,7 +100,9 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> type[_Call]:
         if (module, name) not in _ALLOWED:
             asked = repr(f"{module}.{name}")[:100]
-            raise DataError(f"{self._shown}: {asked} is not loaded: a split file holds only numpy and pandas data")
+            raise DataError(
+                f"{self._shown}: {asked} is not loaded: a split file holds only numpy and pandas data; {_PLAIN}"
+            )
         return _stand_in(name)
 
 
@@ -115,16 +123,23 @@ def read_columns(folder: Folder, name: str, columns: Sequence[str]) -> dict[str,
     shown, collects = folder.show(name), gc.isenabled()
     gc.disable()  # its rounds over a million new objects that all stay would take most of the time
     try:
-        root = _Unpickler(folder.read(name), shown).load()
+        data = folder.read(name)
+        _check_memo(data)
+        root = _Unpickler(data, shown).load()
         if not (isinstance(root, _Call) and root.name == "DataFrame"):
             raise DataError(f"{shown}: holds {type(root).__name__}, not a pandas DataFrame; {_REMEDY}")
         labels, blocks = _layout(root)
         for column in columns:
             if column not in labels:
                 raise DataError(f"{shown}: no column '{column}'; {did_you_mean(column, map(str, labels))}")
-        return {column: _column(labels.index(column), len(labels), blocks) for column in columns}
+        table = {column: _column(labels.index(column), len(labels), blocks) for column in columns}
+        if len(set(map(len, table.values()))) > 1:
+            raise ValueError("columns of different lengths")
+        return table
     except DataError:
         raise
+    except _NotPlain as error:
+        raise DataError(f"{shown}: {error}; {_PLAIN}") from None
     except FileNotFoundError:
         raise DataError(f"{shown}: no such file") from None
     except Exception as error:  # a damaged pickle raises nearly anything
@@ -133,6 +148,20 @@ def read_columns(folder: Folder, name: str, columns: Sequence[str]) -> dict[str,
     finally:
         if collects:
             gc.enable()
+
+
+def _check_memo(data: bytes) -> None:
+    """See that no opcode makes the unpickler allocate more than the file can use.
+
+    It keeps a list as long as the largest number that it is told to remember something by, and makes room for a
+    bytearray before it looks whether its bytes are there.
+
+    Raises:
+        ValueError: One does.
+    """
+    for opcode, argument, place in pickletools.genops(data):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and (argument or 0) > len(data):
+            raise ValueError(f"at byte {place}: memo {argument}, in a file of {len(data)} bytes")
 
 
 def _layout(frame: _Call) -> tuple[list[Any], list[tuple[Any, Any]]]:
@@ -175,7 +204,7 @@ def _values(array: _Call) -> list[Any]:
         return _array(
             next(part for part in parts if getattr(part, "name", "") in ("_reconstruct", "_frombuffer"))
         ).tolist()
-    raise TypeError(f"a column of {kind} is not read; keep it as plain strings")
+    raise _NotPlain(f"a column of {kind} is not read")
 
 
 def _array(call: _Call) -> NDArray[Any]:
@@ -190,7 +219,7 @@ def _array(call: _Call) -> NDArray[Any]:
     elif re.fullmatch("b1|[iu][1248]|f[248]", dtype.args[0]):
         flat = np.frombuffer(_bytes(data), np.dtype(dtype.args[0]).newbyteorder(dtype.state[1]))
     else:
-        raise TypeError(f"an array of {dtype.args[0]} is not read")
+        raise _NotPlain(f"an array of {dtype.args[0]} is not read")
     return flat.reshape(shape, order=order)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import reprlib
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,20 +95,40 @@ def _read(folder: Folder, name: str, classes: int) -> dict[str, int]:
         is_name = isinstance(patch, str) and patch.isascii()
         if not is_name or patch in seen:
             why = "stands here twice" if is_name else "expected the name of a patch"
-            raise DataError(f"{shown}: row {row}: {patch!r}: {why}")
+            raise DataError(f"{shown}: row {row}: {_brief(patch)}: {why}")
         seen.add(patch)
-        if not isinstance(vector, np.ndarray | list | tuple) or np.shape(vector) != (classes,):
+        if not _is_vector(vector, classes):
             raise _no_vector(shown, row, patch, column, classes, vector)
-    matrix = np.array(vectors) if vectors else np.empty((0, classes))
+    matrix = np.array(vectors, float) if vectors else np.empty((0, classes))
     for row in np.flatnonzero(~np.isin(matrix, (0, 1)).all(1)).tolist():
         raise _no_vector(shown, row, patches[row], column, classes, vectors[row])
     bits = (matrix == 1).astype(np.uint64) @ (np.uint64(1) << np.arange(classes, dtype=np.uint64))
     return dict(zip(patches, bits.tolist(), strict=True))
 
 
+def _is_vector(value: Any, length: int) -> bool:
+    """Whether it is that many numbers in a row; lists are looked at without NumPy, which fails on ragged ones."""
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return value.shape == (length,)
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if not isinstance(value, list | tuple) or len(value) != length:
+        return False
+    return {*map(type, value)} <= {bool, int, float} and all(number in (0, 1) for number in value)
+
+
 def _no_vector(shown: str, row: int, patch: str, column: str, classes: int, found: Any) -> DataError:
-    text = " ".join(str(found).split())[:60]
-    return DataError(f"{shown}: row {row} ('{patch}'): {column} is {text}; expected {classes} zeros and ones")
+    return DataError(f"{shown}: row {row} ('{patch}'): {column} is {_brief(found)}; expected {classes} zeros and ones")
+
+
+def _brief(value: Any) -> str:
+    """A value of any kind for a message; it may be deep, endless, or a number too long to write out."""
+    if isinstance(value, str):
+        return repr(value)
+    try:
+        return " ".join(reprlib.repr(value.tolist() if isinstance(value, np.ndarray) else value).split())[:60]
+    except (TypeError, ValueError):
+        return f"of type {type(value).__name__}"
 
 
 def _labeled(folder: Folder, fraction: float, classes: int, train: dict[str, int]) -> set[str]:

@@ -2,8 +2,9 @@
 
 Source: Sumbul et al., "BigEarthNet: A Large-Scale Benchmark Archive for Remote Sensing Image Understanding", IGARSS
 2019. Each patch is a folder `<patch>/` of `<patch>_<band>.tif` and `<patch>_labels_metadata.json`. Labels, place (the
-centre of the corners in UTM) and date are read from the JSON. The official split and the patches to leave out come from
-a table in stssl, by name; a patch that is not in it is kept, without a split.
+centre of the corners in UTM) and date are read from the JSON; the place must be near that of the table in stssl, the
+date near that of the folder's name. The official split and the patches to leave out come from that table, by name; a
+patch that is not in it is kept, without a split.
 
 Order of the classes: see `_bigearthnet`.
 
@@ -13,7 +14,6 @@ The tree of the reference project (`bigearthnet/<patch>/`, `splits/bigearthnet/*
 from __future__ import annotations
 
 import json
-import math
 import re
 from typing import Any, Literal, Self
 
@@ -42,6 +42,9 @@ _TREES = ("BigEarthNet-v1.0", "bigearthnet", "data/bigearthnet")  # as the archi
 _PATCH = r"^S2[AB]_MSIL2A_[0-9]{8}T[0-9]{5,6}_[0-9]+_[0-9]+$"
 _EXPECTED = "expected folders such as S2A_MSIL2A_20170613T101031_87_48/, as in BigEarthNet-S2-v1.0.tar.gz"
 _REMEDY = "unpack this patch again from BigEarthNet-S2-v1.0.tar.gz, or remove its folder"
+_COUNT = 590_326
+_FAR = 1e8  # metres: no projected coordinate is beyond
+_DEGREES_OFF, _DAYS_OFF = 1, 2  # how far a JSON may be from what is known of the patch otherwise
 _NO_SPLIT = -1
 
 
@@ -95,12 +98,16 @@ class BigEarthNetV1(RasterSource):
             ben.check_dates(ids, str(self.folder))
             self._splits: Splits | None = None
             if config.splits is None:
+                known = _known_places(ids)
+                if gone := _COUNT - int(np.isfinite(known[:, 0]).sum()):
+                    self.notes = (f"{gone:,} of the {_COUNT:,} patches of BigEarthNet 1.0 are not there",)
                 keep, self._split = look_up(ids, config)
-                ids = ids.filter(pa.array(keep))
+                ids, self._known = ids.filter(pa.array(keep)), known[keep]
             else:
                 self._splits = read_splits(config.splits, root, config.labeled_fraction, config.classes)
                 _check_there(self._splits, ids, self.folder)
                 ids, self._split = self._splits.ids, self._splits.split
+                self._known = _known_places(ids)
         except OSError as error:
             raise DataError(f"{root}: cannot be read: {error}") from None
         if not len(ids):
@@ -143,16 +150,21 @@ class BigEarthNetV1(RasterSource):
             if not isinstance(data, dict):
                 raise ValueError("expected a mapping")
             labels = _labels(data, self.config.classes)
-            self._compare(index, labels)
-            return labels, *_place(data), _time(data, self.ids[index])
-        except ValueError as error:
+            place, time = _place(data, self._known[index]), _time(data, self.ids[index])
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{shown}: {error}; {_REMEDY}") from None
+        self._compare(index, labels, shown)
+        return labels, *place, time
 
-    def _compare(self, index: int, labels: tuple[str, ...]) -> None:
+    def _compare(self, index: int, labels: tuple[str, ...], shown: str) -> None:
         """Labels of the JSON and of the split file must agree."""
         if self._splits and ben.to_bits(labels, self.classes) != (bits := int(self._splits.bits[index])):
             said = list(ben.from_bits(bits, self.classes))
-            raise ValueError(f"'labels' are {list(labels)}, but {self._splits.file(index)} has {said}")
+            raise DataError(
+                f"{shown}: 'labels' are {list(labels)}, but {self._splits.file(index)} has {said}; one of the two is "
+                "wrong: unpack this patch again from BigEarthNet-S2-v1.0.tar.gz, or copy the split file again from where "
+                "the splits were made"
+            )
 
 
 def look_up(ids: pa.Array, config: BigEarthNetV1Config) -> tuple[NDArray[np.bool_], NDArray[np.int8]]:
@@ -160,9 +172,7 @@ def look_up(ids: pa.Array, config: BigEarthNetV1Config) -> tuple[NDArray[np.bool
     flags = {"cloud_or_shadow": config.drop_cloud_or_shadow, "seasonal_snow": config.drop_seasonal_snow}
     drop_19 = config.drop_unlabeled_19
     flags["no_19_class_label"] = config.classes == 19 if drop_19 is None else drop_19
-    table, ids = tables.read(_TABLE, ["patch_id", "split", *flags]), ids.cast(pa.large_string())
-    table = table.filter(pc.is_in(table["patch_id"], ids)).combine_chunks()  # a few patches are found much faster so
-    row = pc.index_in(ids, table["patch_id"].combine_chunks())
+    table, row = _rows(ids, ["patch_id", "split", *flags])
     keep = np.ones(len(ids), bool)
     for flag in (name for name, drop in flags.items() if drop):
         keep &= ~pc.fill_null(table[flag].combine_chunks().take(row), False).to_numpy(zero_copy_only=False)
@@ -171,6 +181,20 @@ def look_up(ids: pa.Array, config: BigEarthNetV1Config) -> tuple[NDArray[np.bool
     split = table["split"].combine_chunks().dictionary_decode().take(row.filter(pa.array(keep)))
     code = pc.index_in(split, pa.array(["train", "val", "test"]))
     return keep, pc.fill_null(code, _NO_SPLIT).to_numpy(zero_copy_only=False).astype(np.int8)
+
+
+def _rows(ids: pa.Array, columns: list[str]) -> tuple[pa.Table, pa.Array]:
+    """The rows of the table in stssl that are of these patches; for each patch which one, null = none."""
+    table, ids = tables.read(_TABLE, columns), ids.cast(pa.large_string())
+    table = table.filter(pc.is_in(table["patch_id"], ids)).combine_chunks()  # a few patches are found much faster so
+    return table, pc.index_in(ids, table["patch_id"].combine_chunks())
+
+
+def _known_places(ids: pa.Array) -> NDArray[np.float32]:
+    """(latitude, longitude) of each patch by the table in stssl, [N, 2]; NaN if it is not in there."""
+    table, row = _rows(ids, ["patch_id", "lat", "lng"])
+    columns = (table[name].combine_chunks().take(row) for name in ("lat", "lng"))
+    return np.stack([column.to_numpy(zero_copy_only=False) for column in columns], 1).astype(np.float32)
 
 
 def _find(root: Folder) -> tuple[Folder, pa.Array]:
@@ -228,29 +252,30 @@ def _labels(metadata: dict[str, Any], classes: int) -> tuple[str, ...]:
 
 
 def _time(metadata: dict[str, Any], patch: str) -> float:
-    """Days since 1970-01-01 UTC; from the patch's name if the JSON has nothing of the form of a date."""
-    given = metadata.get("acquisition_date")
-    parts = (
-        re.fullmatch(r"(\d{4})-(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)", given, re.ASCII)
-        if isinstance(given, str)
-        else None
-    )
-    if not parts:
-        return ben.days_of(patch)
+    """Days since 1970-01-01 UTC; from the patch's name if the JSON has no date."""
+    given, named = metadata.get("acquisition_date"), ben.days_of(patch)
+    if given is None:
+        return named
+    parts = re.fullmatch(r"(\d{4})-(\d\d)-(\d\d)[ T](\d\d?):(\d\d):(\d\d)", str(given), re.ASCII)
     try:
-        return ben.days("".join(parts.groups()[:3]), "".join(parts.groups()[3:]))
+        time = ben.days("".join(parts.groups()[:3]), "".join(parts.groups()[3:])) if parts else None
     except ValueError:
-        raise ValueError(f"'acquisition_date' is {given!r}, which is no date and time") from None
+        time = None
+    if time is None:
+        raise ValueError(f"'acquisition_date' is {given!r:.60}, which is no date and time (YYYY-MM-DD HH:MM:SS)")
+    if abs(time - named) > _DAYS_OFF:
+        raise ValueError(f"'acquisition_date' is {given!r}, but the patch's name says {patch.split('_')[2]}")
+    return time
 
 
-def _place(metadata: dict[str, Any]) -> tuple[float, float]:
-    """(latitude, longitude) in degrees (WGS 84) of the centre."""
+def _place(metadata: dict[str, Any], known: NDArray[np.float32]) -> tuple[float, float]:
+    """(latitude, longitude) in degrees (WGS 84) of the centre, which must be near the one that is known, if one is."""
     corners, projection = metadata.get("coordinates"), metadata.get("projection")
     if not isinstance(corners, dict) or not isinstance(projection, str):
         raise ValueError("the keys 'coordinates' (a mapping) and 'projection' (a text) are required")
     numbers: list[Any] = [corners.get(key) for key in ("ulx", "uly", "lrx", "lry")]
-    if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
-        raise ValueError(f"'coordinates' is {corners!r}; expected numbers for ulx, uly, lrx, lry")
+    if not all(isinstance(number, int | float) and abs(number) < _FAR for number in numbers):
+        raise ValueError(f"'coordinates' is {corners!r:.200}; expected numbers for ulx, uly, lrx, lry, in metres")
     left, top, right, bottom = numbers
     if (right - left, top - bottom) != (1200, 1200):
         raise ValueError(f"'coordinates' is {corners!r}; a patch is 1200 m wide and high")
@@ -260,4 +285,9 @@ def _place(metadata: dict[str, Any]) -> tuple[float, float]:
         raise ValueError(f"'projection' is damaged ({' '.join(str(error).split())})") from None
     if not (-90 <= lat <= 90 and -180 <= lng <= 180):
         raise ValueError(f"'coordinates' lead to latitude {lat}, longitude {lng}")
+    if (np.abs(known - (lat, lng)) > _DEGREES_OFF).any():
+        raise ValueError(
+            f"'coordinates' and 'projection' lead to latitude {lat:.2f}, longitude {lng:.2f}, but the table in stssl has "
+            f"{known[0]:.2f}, {known[1]:.2f}; are x and y swapped, or is the UTM zone wrong?"
+        )
     return lat, lng

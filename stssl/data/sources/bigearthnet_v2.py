@@ -72,18 +72,22 @@ class BigEarthNetV2(RasterSource):
             tables = [_read_table(self.folder, _TABLE)]
             if not (config.drop_cloud_or_shadow and config.drop_seasonal_snow):
                 tables.append(_read_table(self.folder, _MORE))
+            _check_apart(self.folder, *(table["patch_id"].combine_chunks() for table in tables))
             table = pa.concat_tables(tables).combine_chunks()
-            _check_ids(table["patch_id"].combine_chunks(), self.folder)
             for drop, column in (
                 (config.drop_cloud_or_shadow, "contains_cloud_or_shadow"),
                 (config.drop_seasonal_snow, "contains_seasonal_snow"),
             ):
                 table = table.filter(pc.invert(table[column])) if drop else table
+            rows = len(table)
             table = table.filter(_on_disk(table["patch_id"].combine_chunks(), self.folder)).sort_by("patch_id")
         except OSError as error:
             raise DataError(f"{self.folder}: cannot be read: {error}") from None
         if not len(table):
             raise DataError(f"{self.folder}: no patch of {_TABLE} is in {_IMAGES}/ (after drop_*); {_EXPECTED}")
+        if gone := rows - len(table):
+            files = " and ".join((_TABLE, _MORE)[: len(tables)])
+            self.notes = (f"{gone:,} of {rows:,} rows of {files} (after drop_*) have no folder and are left out",)
         self.ids = table["patch_id"].to_pylist()
         self._bits = _bits(table["labels"].combine_chunks())
         split = pc.index_in(table["split"].combine_chunks(), pa.array(ben.SPLITS))
@@ -116,7 +120,7 @@ def _read_table(folder: Folder, name: str) -> pa.Table:
     """The columns that are needed, checked.
 
     Raises:
-        DataError: The file is missing, damaged, lacks a column, or has an unknown label or split.
+        DataError: The file is missing, damaged, lacks a column, or has an unknown label, split or name.
     """
     shown = folder.show(name)
     try:
@@ -130,6 +134,8 @@ def _read_table(folder: Folder, name: str) -> pa.Table:
         what = "no such file" if folder.exists() else "no such folder"
         remedy = "or set drop_cloud_or_shadow and drop_seasonal_snow to true" if name == _MORE else _EXPECTED
         raise DataError(f"{shown}: {what}; {remedy}") from None
+    except NotADirectoryError:
+        raise DataError(f"{folder}: a file, not a folder; set root to the folder that holds {_TABLE}") from None
     except (pa.ArrowException, OSError, LookupError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{shown}: damaged or no table of BigEarthNet 2.0 ({reason}); download it again") from None
@@ -146,20 +152,27 @@ def _read_table(folder: Folder, name: str) -> pa.Table:
     for column in ("patch_id", "contains_seasonal_snow", "contains_cloud_or_shadow"):
         if table[column].null_count:
             raise DataError(f"{shown}: {column}: {table[column].null_count} values are missing; download it again")
+    _check_ids(table["patch_id"].combine_chunks(), shown)
     return table
 
 
-def _check_ids(ids: pa.Array, folder: Folder) -> None:
+def _check_ids(ids: pa.Array, shown: str) -> None:
     """Every name must be one of BigEarthNet 2.0, and stand there once."""
     for id_ in ids.filter(pc.invert(pc.match_substring_regex(ids, _PATCH))).to_pylist():
         raise DataError(
-            f"{folder.show(_TABLE)}: patch_id '{id_}' is no name of BigEarthNet 2.0, such as "
-            "S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_26_57"
+            f"{shown}: patch_id '{id_}' is no name of BigEarthNet 2.0, such as "
+            "S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_26_57; download it again"
         )
     counts = pc.value_counts(ids)
     for id_ in counts.field("values").filter(pc.greater(counts.field("counts"), 1)).to_pylist():
-        raise DataError(f"{folder.show(_TABLE)}: patch_id '{id_}' stands there (or in {_MORE}) twice")
-    ben.check_dates(ids, folder.show(_TABLE))
+        raise DataError(f"{shown}: patch_id '{id_}' stands there twice; download it again")
+    ben.check_dates(ids, shown)
+
+
+def _check_apart(folder: Folder, ids: pa.Array, more: pa.Array | None = None) -> None:
+    """No patch may stand in both tables."""
+    for id_ in more.filter(pc.is_in(more, ids)).to_pylist() if more is not None else ():
+        raise DataError(f"{folder.show(_MORE)}: patch_id '{id_}' stands in {_TABLE} too; download both again")
 
 
 def _on_disk(ids: pa.Array, folder: Folder) -> pa.Array:
