@@ -131,6 +131,11 @@ def test_band_order(samples: list[Sample]) -> None:
     assert max(rough["B01"], rough["B09"], rough["B10"]) < 0.7 * min(rough["B8A"], rough["B05"], rough["B11"])  # 60 m
     narrow, b07 = (pixels[:, BANDS.index(band)].ravel() for band in ("B8A", "B07"))
     assert np.corrcoef(narrow, b07)[0, 1] > 0.99
+    value = {band: pixels[:, number] for number, band in enumerate(BANDS)}
+    index = (value["B08"] - value["B04"]) / (value["B08"] + value["B04"])
+    rising = [("B04", "B05"), ("B05", "B06"), ("B06", "B07"), ("B07", "B8A"), ("B12", "B11")]  # red edge, leaves' water
+    assert all((value[low] < value[high])[index > 0.5].mean() > 0.999 for low, high in rising)
+    assert all((value[low] < value["B05"])[index < -0.1].mean() > 0.99 for low in ("B11", "B12"))  # dark over water
 
 
 def test_jpegs_show_what_the_geotiffs_do(samples: list[Sample]) -> None:
@@ -373,24 +378,36 @@ def test_impossible_georeference(tree: Path) -> None:
 @pytest.mark.parametrize("style", [None, False])
 def test_metadata_goes_before_all_else(tree: Path, tmp_path: Path, style: bool | None) -> None:
     stems = open_(tree).ids
-    places = {stem: [10.5 + i, -20, "2018-13-45"] for i, stem in enumerate(stems)} | {"another_1": [1e-5, 90.0]}
+    at = {s.id: (s.lat - 0.5, s.lng + 0.5) for s in read(open_(tree))}
+    places = {stem: [lng, lat, "2018-13-45"] for stem, (lat, lng) in at.items()} | {"another_1": [1e-5, 90.0]}
     path = tmp_path / "eurosat_meta.yaml"
     path.write_text(yaml.safe_dump(places, default_flow_style=style), encoding="utf-8")
     source = open_(tree, metadata=str(path))
-    assert [(s.lat, s.lng, s.time) for s in read(source)] == [(-20.0, 10.5 + i, None) for i in range(3)]
-    path.write_text(yaml.safe_dump(places | {stems[1]: [3, 4]}), encoding="utf-8")
+    assert [(s.lat, s.lng, s.time) for s in read(source)] == [(*at[stem], None) for stem in stems]
+    changed = [at[stems[1]][1], at[stems[1]][0] + 0.1]
+    path.write_text(yaml.safe_dump(places | {stems[1]: changed}), encoding="utf-8")
     again = open_(tree, metadata=str(path))
     assert [source.stamp(i) == again.stamp(i) for i in range(3)] == [True, False, True]
 
 
+def test_metadata_that_is_elsewhere(tmp_path: Path) -> None:
+    path, at = tmp_path / "m.yaml", {s.id: (s.lat, s.lng) for s in read(open_(RGB))}
+    lat, lng = at["SeaLake_3000"]
+    for entry, said in (([lat, lng], ": the two look swapped; expected <name"), ([lng, lat + 1.1], "; expected <name")):
+        places = {stem: [lng, lat] for stem, (lat, lng) in at.items()} | {"SeaLake_3000": entry}
+        path.write_text(yaml.safe_dump(places), encoding="utf-8")
+        told = f"latitude {entry[1]:.10g}, longitude {entry[0]:.10g} but latitude {lat:.10g}, longitude {lng:.10g}"
+        refused(RGB, f"{path}: 'SeaLake_3000' is not where EuroSAT has it: {told}{said}", metadata=str(path))
+
+
 def test_metadata_is_looked_for_at_the_root_first(jpegs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    write_places(tmp_path / "places.yaml", lat=1)
-    assert read(open_(jpegs, metadata="places.yaml"))[0].lat == 1
-    write_places(jpegs / "places.yaml", lat=2)
-    assert read(open_(jpegs, metadata="places.yaml"))[0].lat == 2
-    assert read(open_(jpegs, metadata="../places.yaml"))[0].lat == 1
-    assert read(open_(jpegs, metadata=(tmp_path / "places.yaml").as_uri()))[0].lat == 1
+    write_places(tmp_path / "places.yaml", tenths=1)
+    assert tenths(read(open_(jpegs, metadata="places.yaml"))) == [1] * 3
+    write_places(jpegs / "places.yaml", tenths=2)
+    assert tenths(read(open_(jpegs, metadata="places.yaml"))) == [2] * 3
+    assert tenths(read(open_(jpegs, metadata="../places.yaml"))) == [1] * 3
+    assert tenths(read(open_(jpegs, metadata=(tmp_path / "places.yaml").as_uri()))) == [1] * 3
     refused(jpegs, rf"metadata: {tmp_path}/place.yaml: no such file", metadata="place.yaml")
 
 
@@ -400,6 +417,8 @@ def test_metadata_is_looked_for_at_the_root_first(jpegs: Path, tmp_path: Path, m
         ("Pasture_300: [10.3]", r"line 1: 'Pasture_300': \[10.3\]: these are not two numbers; expected <name"),
         ("Pasture_300: [a, b]", "line 1: .*not two numbers"),
         ("Pasture_300: ['10.3', '47.9']", "line 1: .*not two numbers"),
+        ("Pasture_300: [1_0, 47.9]", "line 1: .*not two numbers"),
+        ("Pasture_300: [１０, 47.9]", "line 1: .*not two numbers"),
         ("Pasture_300: [true, 47.9]", "line 1: .*not two numbers"),
         ("Pasture_300: [nan, 47.9]", "line 1: .*not finite"),
         ("Pasture_300: [.inf, 47.9]", "line 1: .*not two numbers"),
@@ -433,11 +452,11 @@ def test_bad_metadata(tmp_path: Path, entry: str, said: str) -> None:
 
 def test_bad_bytes_in_metadata(tmp_path: Path) -> None:
     path, dice = tmp_path / "m.yaml", random.Random(0)
-    whole, outcomes = write_places(path, lat=3), Counter()
+    whole, outcomes = write_places(path, tenths=3), Counter()
     for _ in range(400):
         path.write_bytes(changed(whole, dice))
         try:
-            places = read_places(str(path), Folder(tmp_path), STEMS)
+            places = read_places(str(path), Folder(tmp_path), STEMS, np.full((3, 2), np.nan))
         except DataError as error:
             assert str(path) in str(error) and "\n" not in str(error)
             outcomes["refused"] += 1
@@ -577,7 +596,7 @@ def test_labeled_needs_all_files_and_its_split(tmp_path: Path) -> None:
 
 
 def test_labels_and_places_shape_the_head(tmp_path: Path) -> None:
-    write_places(tmp_path / "m.yaml", lat=3)
+    write_places(tmp_path / "m.yaml", tenths=3)
     heads = [open_(RGB, **more).head() for more in ({}, {"split": "none"}, {"metadata": str(tmp_path / "m.yaml")})]
     assert len(set(heads)) == 3 and all(json.loads(head)[0] == "eurosat" for head in heads)
 
@@ -598,14 +617,14 @@ def test_in_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         client.create_bucket(Bucket="patches")
         for path in RGB.rglob("*.jpg"):
             client.upload_file(str(path), "patches", f"data/EuroSAT_RGB/{path.relative_to(RGB).as_posix()}")
-        write_places(tmp_path / "m.yaml", lat=3)
+        write_places(tmp_path / "m.yaml", tenths=3)
         client.upload_file(str(tmp_path / "m.yaml"), "patches", "data/m.yaml")
         source = pickle.loads(pickle.dumps(open_("s3://patches/data")))
         for near, far in zip(read(open_(RGB)), read(source), strict=True):
             np.testing.assert_array_equal(near.image, far.image)
             assert near[2:] == far[2:]
         for place in ("m.yaml", "s3://patches/data/m.yaml", str(tmp_path / "m.yaml")):
-            assert [s.lat for s in read(open_("s3://patches/data", metadata=place))] == [3.0] * 3
+            assert tenths(read(open_("s3://patches/data", metadata=place))) == [3] * 3
         refused("s3://patches/data", "metadata: s3://patches/x.yaml: no such file", metadata="s3://patches/x.yaml")
         refused("s3://patches/nothing", "s3://patches/nothing: no such folder; expected <Class>")
         client.put_object(Bucket="patches", Key="data/EuroSAT_RGB/Pasture/Pasture_300.jpg", Body=b"\xff\xd8\xff")
@@ -623,6 +642,12 @@ def write(path: Path, pixels: np.ndarray, **where: object) -> None:
             file.write(pixels)
 
 
-def write_places(path: Path, lat: float) -> bytes:
-    path.write_text("".join(f"{stem}: [10.5, {lat}, null]\n" for stem in STEMS), encoding="utf-8")
+def write_places(path: Path, tenths: int) -> bytes:
+    """Places of the three JPEGs, so many tenths of a degree north of where they are."""
+    path.write_text("".join(f"{s.id}: [{s.lng}, {s.lat + tenths / 10}]\n" for s in read(open_(RGB))), encoding="utf-8")
     return path.read_bytes()
+
+
+def tenths(found: list[Sample]) -> list[int]:
+    """How many tenths of a degree samples are north of where they are."""
+    return [round(10 * (s.lat - at.lat)) for s, at in zip(found, read(open_(RGB)), strict=True)]

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
 from PIL import Image
-from rasterio.transform import from_origin
+from rasterio.transform import Affine, from_origin
 
 from stssl.config import validate
 from stssl.data.content import Content
@@ -156,6 +156,9 @@ def test_several_labels_as_text(folder: Path, cell: str, labels: tuple[str, ...]
         ({"label": "-"}, "'-' is no label"),
         ({"labels": "x;;y"}, "'' is no label (in 'x;;y')"),
         ({"labels": "x;-"}, "'-' is no label (in 'x;-')"),
+        ({"label": "nan"}, "'nan' reads like a missing value; leave the cell empty for an unlabeled image, or set"),
+        ({"labels": "x;None"}, "'None' reads like a missing value"),
+        ({"label": "a\tb"}, r"'a\tb' holds a line break or another control character"),
         ({"labels": "x;y;x"}, "a label stands twice in 'x;y;x'"),
     ],
 )
@@ -163,6 +166,22 @@ def test_faulty_labels(folder: Path, cells: dict[str, str], message: str) -> Non
     with pytest.raises(DataError, match=re.escape(message)) as error:
         table(folder / "my.csv", {"path": "a.png", **cells})
     assert f"my.csv: line 2: column '{next(iter(cells))}'" in str(error.value)
+
+
+def test_numbers_as_labels(folder: Path) -> None:
+    rows = [{"path": "a.png", "label": 1.0}, {"path": "b.png", "label": None}, {"path": "c.png", "label": 10.0}]
+    for ending in ("csv", "parquet"):  # as pandas writes integers of which one is missing
+        source = table(folder / f"my.{ending}", *rows)
+        assert source.classes == ("1", "10") and [s.labels for s in samples(source)] == [("1",), None, ("10",)]
+        assert open_(folder / f"my.{ending}", classes=[10, 1]).classes == ("10", "1")
+    assert open_(folder / "my.csv", classes=["1.0", "10.0"]).read(0).labels == ("1.0",)
+    assert table(folder / "my.csv", *rows, {"path": "d.png", "label": "v1"}).classes == ("1.0", "10.0", "v1")
+    source = table(folder / "my.parquet", {"path": "a.png", "labels": [0, 1], "id": 7}, classes=[0, 1])
+    assert source.ids == ["7"] and source.read(0).labels == ("0", "1")
+
+
+def test_a_class_may_be_called_none(folder: Path) -> None:
+    assert table(folder / "my.csv", {**TOWN, "label": "None"}, classes=["None", "x"]).read(0).labels == ("None",)
 
 
 def test_unknown_label(fault: Callable[..., str]) -> None:
@@ -253,7 +272,10 @@ def test_times(folder: Path, time: str, days: float) -> None:
     [
         ({"time": 1_624_000_000}, "row 1: column 'time': '1624000000' is a mere number"),
         ({"time": datetime(2500, 1, 1)}, "row 1: column 'time': 2500-01-01 is out of the years"),
-        ({"label": 3.0}, "row 1: column 'label': expected text, got '3.0' (float)"),
+        ({"label": 3.5}, "row 1: column 'label': '3.5' is no class name; write names as text or as whole numbers"),
+        ({"labels": [0, 1]}, "row 1: column 'labels': '(0, 1)' looks like 0/1 vectors; give class names"),
+        ({"labels": [True, True]}, "column 'labels': '(True, True)' looks like 0/1 vectors"),
+        ({"labels": ["x", "NaN"]}, "row 1: column 'labels': 'NaN' reads like a missing value"),
         ({"label": ["x"]}, "row 1: column 'label': expected text"),
         ({"label": {"name": "x"}}, "column 'label' is struct<name: string>; expected text"),
         ({"label": True}, "row 1: column 'label': expected text, got 'True' (bool)"),
@@ -285,6 +307,8 @@ def test_unknown_split(fault: Callable[..., str]) -> None:
         (".", "no image by its ending"),
         ("s3://bucket/a.png", "is no path"),
         ("a\0.png", "is no path"),
+        ("a\nb.png", "is no path"),
+        ("new\xa0york.png", "new\xa0york.png: no such file"),
         ("gone.png", "gone.png: no such file; replace it, or take out line 2 of my.csv"),
         ("x" * 300 + ".png", "File name too long"),
     ],
@@ -334,7 +358,10 @@ def test_headings(folder: Path) -> None:
     refused("path,path,lat,lng", "the heading 'path' is used twice")
     refused("path,label,lat,lng", "no heading 'lng2' for the column lng; did you mean 'lng'", columns={"lng": "lng2"})
     refused("path,label,lat,lng", "the heading 'lat' is used twice", columns={"lng": "lat"})
-    refused("path;label;lat;lng\na.png;1;2;3", "the column 'path' is missing")
+    for mark, name in ((";", "semicolons"), ("\t", "tabs")):
+        said = f"my.csv: {name} between the headings; separate the columns with commas"
+        refused(mark.join(["path", "label", "lat", "lng"]) + f"\na.png{mark}x{mark}1{mark}2", said)
+        refused(f'"path"{mark}"label"', said)
     (folder / "my.csv").write_text("image , class, Latitude ,lon,date,note\na.png,x,1,2,2021-02-29,\n")
     names = {"path": "image", "label": "class", "lat": "Latitude", "lng": "lon", "time": None}
     assert open_(folder / "my.csv", columns=names).read(0)[2:] == (("x",), 1.0, 2.0, None, None)
@@ -479,7 +506,8 @@ def test_place_and_time_of_the_image(tmp_path: Path) -> None:
     stamp = {"TIFFTAG_DATETIME": "2020:02:29 12:00:00"}
     image(tmp_path / "a.tif", **UTM, tags=stamp)
     image(tmp_path / "b.tif", **UTM, tags={**stamp, "Acquisition_Date": "2021-06-30", "EXIF_DateTimeOriginal": "x"})
-    image(tmp_path / "c.tif", tags={"datetime": "    :  :     :  :  "})
+    zeros = {"TIFFTAG_DATETIME": "0000:00:00 00:00:00", "ACQUISITION_TIME": "10:15:00"}
+    image(tmp_path / "c.tif", tags={"datetime": "    :  :     :  :  ", **zeros})
     image(tmp_path / "d.tif", tags={"TIFFTAG_DATETIME": "2021:02:29 00:00:00"})
     rows = [{**TOWN, "path": f"{name}.tif"} for name in "abcd"]
     source = table(tmp_path / "my.csv", *rows)
@@ -490,14 +518,44 @@ def test_place_and_time_of_the_image(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"d.tif: tag TIFFTAG_DATETIME '2021:02:29.*does not exist.*column 'time'"):
         source.read(3)
     told = table(tmp_path / "my.csv", *({**row, "lat": "", "lng": "", "time": ""} for row in rows))
-    assert [s[3:6] for s in samples(told)] == [(None, None, None)] * 4  # a column is there: the image is not asked
+    none = table(tmp_path / "my.csv", *rows, columns={"lat": None, "lng": None, "time": None})
+    for silent in (told, none):  # a column is there, or there is none by the user's word: the image is not asked
+        assert [s[3:6] for s in samples(silent)] == [(None, None, None)] * 4
+    assert none.stamp(0) != source.stamp(0)
+
+
+def test_place_of_a_rotated_image(tmp_path: Path) -> None:
+    cos, sin, step = 0.8, 0.6, 1000  # its centre is that of UTM; its corner, seen without the turn, is kilometres off
+    x, y = 500_000 - 4 * step * (cos + sin), 5_300_000 - 4 * step * (sin - cos)
+    turned = Affine(step * cos, step * sin, x, step * sin, -step * cos, y)
+    image(tmp_path / "a.tif", crs=UTM["crs"], transform=turned)
+    a = table(tmp_path / "my.csv", {**TOWN, "path": "a.tif"}).read(0)
+    assert (a.lat, a.lng) == pytest.approx((47.85334, 9), abs=1e-5)
+
+
+def test_table_and_georeference_differ(tmp_path: Path) -> None:
+    image(tmp_path / "a.tif", **UTM)
+    image(tmp_path / "b.tif", crs='LOCAL_CS["nowhere",UNIT["metre",1]]', transform=UTM["transform"])
+
+    def source(lat: float, lng: float, name: str = "a.tif") -> Table:
+        return table(tmp_path / "my.csv", {**TOWN, "path": name, "lat": lat, "lng": lng})
+
+    assert source(47.1, 9.9).read(0).lat == 47.1 and source(1, 2, "b.tif").read(0).lng == 2
+    with pytest.raises(
+        DataError, match=r"a.tif: my.csv and georeference differ: latitude 9, longitude 47.8 but"
+    ) as error:
+        source(9, 47.8).read(0)
+    assert "latitude 47.85" in str(error.value) and ": the two look swapped; mend the table" in str(error.value)
+    with pytest.raises(DataError, match=r"a.tif: .*latitude 49, longitude 9 but latitude 47.85\d+, longitude 9; mend"):
+        source(49, 9).read(0)
 
 
 def test_time_of_a_camera(tmp_path: Path) -> None:
     exif = Image.Exif()
-    exif.get_ifd(0x8769)[0x9003] = "2021:06:30 18:00:00"  # DateTimeOriginal
-    Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", exif=exif)
-    assert table(tmp_path / "my.csv", {**TOWN, "path": "a.jpg"}).read(0).time == 18808.75
+    for written, days in (("2021:06:30 18:00:00", 18808.75), ("0000:00:00 00:00:00", None), (" " * 19, None)):
+        exif.get_ifd(0x8769)[0x9003] = written  # DateTimeOriginal
+        Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", exif=exif)
+        assert table(tmp_path / "my.csv", {**TOWN, "path": "a.jpg"}).read(0).time == days
 
 
 def test_georeference_to_nowhere(tmp_path: Path) -> None:
@@ -509,10 +567,11 @@ def test_georeference_to_nowhere(tmp_path: Path) -> None:
             source.read(index)
 
 
-def test_the_real_patches() -> None:
+def test_the_real_patches(tmp_path: Path) -> None:
     root = ROOT / "data" / "eurosat_ms_103"
     told = open_(root, columns={"time": None})
-    asked = open_(root, columns={"lat": None, "lng": None, "time": "date"})
+    rows = [{"path": root / f"{name}.tif", "label": name.split("/")[1], "date": ""} for name in told.ids]
+    asked = table(tmp_path / "my.csv", *rows, columns={"time": "date"})  # without lat and lng
     assert len(told) == 103 and len(told.bands) == 13 and len(told.classes) == 10
     for index in range(0, 103, 17):
         one, other = told.read(index), asked.read(index)

@@ -17,6 +17,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from stssl.data.sources._table_cells import NUMBER, contradiction
 from stssl.errors import DataError
 from stssl.storage import Folder, is_uri
 
@@ -32,16 +33,18 @@ class Indices(NamedTuple):
     seed: int | None
 
 
-def read_places(place: str, root: Folder, ids: Sequence[str]) -> NDArray[np.float64]:
+def read_places(place: str, root: Folder, ids: Sequence[str], known: NDArray[np.float64]) -> NDArray[np.float64]:
     """[N, 2] degrees (latitude, longitude) of some images; the file has them as `<id>: [<longitude>, <latitude>, ...]`.
 
     Args:
         place: The YAML file, seen from `root` or, if it is not there, from the working directory.
         root: Of the images.
         ids: Of the images.
+        known: [N, 2] where they are, NaN = not known.
 
     Raises:
-        DataError: The file is missing, no such YAML, names an image twice or not at all, or has an impossible place.
+        DataError: The file is missing, no such YAML, names an image twice or not at all, or has an impossible place or
+            one that is more than a degree off.
     """
     shown, data = _read_file(place, root, "metadata")
     places: dict[str, tuple[float, float]] = {}
@@ -56,6 +59,9 @@ def read_places(place: str, root: Folder, ids: Sequence[str]) -> NDArray[np.floa
     if missing:
         more = f" and {len(missing) - 1} more images" if len(missing) > 1 else ""
         raise DataError(f"{shown}: has no place of '{missing[0]}'{more}; add it, or leave out --set metadata")
+    for stem, (lat, lng) in zip(ids, known.tolist(), strict=True):
+        if not math.isnan(lat) and (why := contradiction(places[stem], (lat, lng))):
+            raise DataError(f"{shown}: '{stem}' is not where EuroSAT has it: {why}; {_ENTRY}")
     return np.array([places[stem] for stem in ids])
 
 
@@ -160,10 +166,9 @@ def _degrees(values: list[str]) -> tuple[float, float]:
     Raises:
         ValueError: What is wrong with it.
     """
-    try:
-        lng, lat = map(float, values[:2])
-    except ValueError:
-        raise ValueError("these are not two numbers") from None
+    if len(values) < 2 or not all(map(NUMBER.fullmatch, values[:2])):
+        raise ValueError("these are not two numbers")
+    lng, lat = map(float, values[:2])
     if not (math.isfinite(lng) and math.isfinite(lat)):
         raise ValueError("not finite")
     if abs(lng) <= 90 < abs(lat) <= 180:

@@ -22,7 +22,9 @@ NONE_APPLIES = "-"  # in a text cell of `labels`: known to have no label
 
 _SPLITS = {"train": "train", "training": "train", "val": "validation", "valid": "validation"}
 _SPLITS |= {"validation": "validation", "test": "test", "testing": "test"}
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|nan", re.ASCII | re.IGNORECASE)
+_MISSING = frozenset({"nan", "none", "null", "<na>"})  # as which libraries write an empty cell
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|nan", re.ASCII | re.IGNORECASE)
 _ISO = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.,]\d+)?)?(Z|[+-]\d\d(:?\d\d)?)?)?", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST, _END = (float((datetime(year, 1, 1, tzinfo=UTC) - _EPOCH).days) for year in (1900, 2101))
@@ -44,8 +46,8 @@ def text(cell: Any) -> str:
 
 
 def sample_id(cell: Any) -> str:
-    """An id, never empty."""
-    if not (name := text(cell)):
+    """An id, never empty; an integer is one too, as it would be in CSV."""
+    if not (name := str(cell) if _is_integer(cell) else text(cell)):
         raise ValueError("the id is empty; fill it in, or leave out the column")
     return name
 
@@ -60,7 +62,7 @@ def image_path(folder: Path | None) -> Callable[[Any], str]:
     def read(cell: Any) -> str:
         if not (path := text(cell)):
             raise ValueError("the path is empty; every row needs its image")
-        if "://" in path or not path.isprintable():
+        if "://" in path or _CONTROL.search(path):
             raise ValueError(f"{show(path)} is no path; write it relative to the table's folder")
         path = posixpath.normpath(path)
         if folder is not None:
@@ -108,6 +110,13 @@ def labels(task: Task, classes: tuple[str, ...] | None) -> Callable[[Any], tuple
                     f"{show(name)} is no label (in {show(cell)}); leave the cell empty if the label is unknown"
                     + (f", write only '{NONE_APPLIES}' if it is known that none applies" if task == "multi" else "")
                 )
+            if _CONTROL.search(name):
+                raise ValueError(f"{show(name)} holds a line break or another control character; take it out")
+            if name.lower() in _MISSING and name not in (classes or ()):
+                raise ValueError(
+                    f"{show(name)} reads like a missing value; leave the cell empty for an unlabeled image, or set "
+                    "`classes` to name it a class"
+                )
             if classes is not None and name not in classes:
                 raise ValueError(f"unknown label {show(name)}; {did_you_mean(name, classes)}")
         if len(set(names)) < len(names):
@@ -118,12 +127,20 @@ def labels(task: Task, classes: tuple[str, ...] | None) -> Callable[[Any], tuple
 
 
 def _label(cell: Any) -> str:
-    """A class name; an integer is one too, as it would be in CSV."""
-    if isinstance(cell, int) and not isinstance(cell, bool):
+    """A class name; a whole number is one too: pandas makes floats of integers if one is missing."""
+    if _is_integer(cell):
         return str(cell)
-    if isinstance(cell, float) and math.isnan(cell):
+    if not isinstance(cell, float):
+        return text(cell)
+    if math.isnan(cell):
         return ""
-    return text(cell)
+    if not cell.is_integer():
+        raise ValueError(f"{show(cell)} is no class name; write names as text or as whole numbers")
+    return str(int(cell))
+
+
+def _is_integer(cell: Any) -> bool:
+    return isinstance(cell, int) and not isinstance(cell, bool)
 
 
 def number(cell: Any) -> float:
@@ -131,7 +148,7 @@ def number(cell: Any) -> float:
     given = "" if cell is None else str(cell).strip()
     if not given:
         return math.nan
-    if isinstance(cell, bool | tuple | bytes | Days) or not _NUMBER.fullmatch(given):
+    if isinstance(cell, bool | tuple | bytes | Days) or not NUMBER.fullmatch(given):
         raise ValueError(f"{show(cell)} is no number; write degrees such as 48.137, or leave it empty")
     return float(given)
 
@@ -161,6 +178,19 @@ def _explain(lat: float, lng: float) -> str:
     return f"{given}: no place on Earth; expected degrees (WGS 84) from -90 to 90 and from -180 to 180"
 
 
+def contradiction(told: tuple[float, float], seen: tuple[float, float]) -> str:
+    """What is wrong with a place (latitude, longitude) that is told, by one that is known; empty = within a degree."""
+    if not _far(told, seen):
+        return ""
+    places = " but ".join(f"latitude {lat:.10g}, longitude {lng:.10g}" for lat, lng in (told, seen))
+    return f"{places}{'' if _far(told[::-1], seen) else ': the two look swapped'}"
+
+
+def _far(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    east = (one[1] - other[1] + 180) % 360 - 180
+    return math.hypot(one[0] - other[0], east * math.cos(math.radians(other[0]))) > 1
+
+
 def moment(cell: Any) -> float:
     """Days since 1970-01-01 UTC; NaN = nothing there. Without a zone it is UTC, without a time of day midnight."""
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
@@ -173,7 +203,7 @@ def moment(cell: Any) -> float:
 
 def _parse(cell: Any) -> float:
     remedy = "write a date such as 2021-06-30 or 2021-06-30T10:15:00Z (ISO 8601), or leave it empty"
-    if isinstance(cell, int | float) or _NUMBER.fullmatch(text(cell)):
+    if isinstance(cell, int | float) or NUMBER.fullmatch(text(cell)):
         raise ValueError(f"{show(cell)} is a mere number, with neither unit nor origin; {remedy}")
     if not (given := text(cell)):
         return math.nan

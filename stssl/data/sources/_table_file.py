@@ -140,10 +140,13 @@ def _records(shown: str, data: bytes) -> Iterator[tuple[int, list[str]]]:
     The standard reader, not pyarrow's: it knows where it is in the file.
     """
     try:
-        data.decode("utf-8-sig")
+        heading = data.decode("utf-8-sig").lstrip().partition("\n")[0]
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise DataError(f"{shown}: line {line}: not UTF-8 text; save the table as CSV in UTF-8") from None
+    for mark, name in ((";", "semicolons"), ("\t", "tabs")):
+        if mark in heading and "," not in heading:
+            raise DataError(f"{shown}: {name} between the headings; separate the columns with commas")
     reader = csv.reader(
         io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline=""), strict=True, skipinitialspace=True
     )  # fmt: skip

@@ -31,6 +31,8 @@ _TIME_TAGS = (
     "EXIF_DATETIMEORIGINAL",
     "TIFFTAG_DATETIME",
 )
+_NO_DATE = re.compile(r"[0:/TZ .-]*", re.ASCII)  # "0000:00:00 00:00:00" is EXIF's unknown time
+_CLOCK = re.compile(r"T?\d\d?:\d\d(:\d\d([.,]\d+)?)? ?(Z|UTC|[-+]\d\d(:?\d\d)?)?", re.ASCII)
 _EXIF = re.compile(r"(\d{4}):(\d\d):(\d\d)( \d\d:\d\d:\d\d)", re.ASCII)
 
 
@@ -95,15 +97,17 @@ def pixels(file: rasterio.DatasetReader, dtype: DType, size: int | None, shown: 
 
 
 def acquired(file: rasterio.DatasetReader, shown: str, remedy: str) -> float | None:
-    """Days since 1970-01-01 UTC by the first of `_TIME_TAGS` that is there and not blank; without a zone it is UTC.
+    """Days since 1970-01-01 UTC by the first of `_TIME_TAGS` that says a day; without a zone it is UTC.
+
+    Blanks, a date of zeros and a mere time of day say none.
 
     Raises:
-        DataError: That tag holds no date.
+        DataError: What that tag holds is no date.
     """
     tags = {key.upper(): value for space in ("IMAGERY", None) for key, value in file.tags(ns=space).items()}
     for tag in _TIME_TAGS:
         given = tags.get(tag, "").strip(" \0:")  # EXIF writes an unknown time as blanks between colons
-        if not given:
+        if _NO_DATE.fullmatch(given) or _CLOCK.fullmatch(given):
             continue
         try:
             days = moment(_EXIF.sub(r"\1-\2-\3\4", given))

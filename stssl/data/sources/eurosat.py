@@ -7,7 +7,9 @@ Band order. The files name no bands, so the order was read off the pixel values 
 B08. Index 9 has a mean of 12 with a maximum of 70: the cirrus band B10. Index 8 is smooth like a 60 m band (mean
 gradient 0.02 sigma, as index 0) and dim (mean 721): the water vapour band B09. Index 12 correlates 1.00 with index 6
 (B07), has its 20 m sharpness and is the brightest over vegetation: B8A. Only indices 1, 2, 3 and 7 show 10 m detail:
-B02, B03, B04 and B08. The RGB tree is B04, B03 and B02, divided by 2750, cut at 1 and times 255.
+B02, B03, B04 and B08. Over vegetation indices 4, 5, 6 and 12 rise in this order, as the red edge does (B05, B06, B07,
+B8A), and 10 is brighter than 11 (B11, B12: water in leaves); over open water these two are the darkest but B10. The RGB
+tree is B04, B03 and B02, divided by 2750, cut at 1 and times 255.
 
 EuroSAT has no acquisition dates anywhere, so `time` is None.
 """
@@ -73,7 +75,8 @@ class EuroSATConfig(Config):
         split: "official": of each class the first 60 % train, 20 % validate, 20 % test; "reference": the first 80 % train,
             20 % test, as in the reference project; "none". A file that is none of the 27,000 is in no split.
         metadata: A YAML file of places, `<name of an image without its ending>: [<longitude>, <latitude>, ...]`. They go
-            before the images' own georeferences, and before the places of all 27,000 files that stssl knows.
+            before the images' own georeferences, and before the places of all 27,000 files that stssl knows;
+            of these, each must be within a degree of what is known.
         labeled: A file `lb_..._idx.npy` of the reference project: only these training images keep their labels.
     """
 
@@ -125,7 +128,7 @@ class EuroSAT(RasterSource):
         rows = known.find(self.ids)
         self._place = np.where((rows >= 0)[:, None], known.place[rows], math.nan)
         if config.metadata is not None:
-            self._place = read_places(config.metadata, root, self.ids)
+            self._place = read_places(config.metadata, root, self.ids, self._place)
         self._split = np.where(rows >= 0, known.split(config.split)[rows], NO_SPLIT).astype(np.int8)
         self._labeled = np.ones(len(rows), bool)
         if config.labeled is not None:

@@ -3,15 +3,16 @@
 | column | what | absent |
 |---|---|---|
 | `path` | JPEG, PNG or GeoTIFF, relative to the table's folder; absolute or with `..` only on a disk | refused |
-| `label` | a class name; empty = unlabeled | see `labels` |
+| `label` | a class name, or a whole number (`1.0` is `1` if all labels are such); empty = unlabeled | see `labels` |
 | `labels` | class names with `;` between them, or a list (Parquet); empty or null = unlabeled, `-` or an empty list = known to have none | all unlabeled, if `classes` and `task` are set |
 | `lat`, `lng` | degrees (WGS 84) of the image's centre; empty or NaN = unknown | of the image's georeference |
 | `time` | ISO 8601, or a Parquet timestamp or date; without a zone UTC; empty = unknown | of the image's tags |
 | `split` | train, validation or test; empty = none | none |
-| `id` | unique | the path without its ending |
+| `id` | text or an integer, unique | the path without its ending |
 
 Further columns are ignored, unless one reads like a column that is missing (`latitude`): that one must be named or waived by
-`columns`. CSV is UTF-8, with commas.
+`columns`. CSV is UTF-8, with commas. A place in the table must be within a degree of the image's georeference, if there
+is one.
 
 Pixels: 8 and 16 bit without sign stay as they are; the rest becomes float32. An alpha channel is a band like any other;
 no-data values and masks are not looked at; of JPEG, the pixels are taken as they lie, without EXIF's turn.
@@ -21,21 +22,26 @@ from __future__ import annotations
 
 import json
 import posixpath
+import re
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
-from pydantic import AfterValidator, Field
+import rasterio
+from pydantic import AfterValidator, BeforeValidator, Field
+from rasterio._err import CPLE_BaseError  # as in _raster
+from rasterio.errors import RasterioError
 
 from stssl.config import Config
 from stssl.data.schema import Sample, Task
 from stssl.data.sources._raster import RasterSource, centre, opened
-from stssl.data.sources._table_cells import image_path, labels, moment, places, sample_id, show, split
+from stssl.data.sources._table_cells import contradiction, image_path, labels, moment, places, sample_id, show, split
 from stssl.data.sources._table_columns import Column, choose_columns
 from stssl.data.sources._table_file import Rows, find_table, read_rows
 from stssl.data.sources._table_image import Look, acquired, look, pixels
 from stssl.errors import DataError
 from stssl.storage import Folder
 
+_WHOLE = re.compile(r"-?\d+\.0", re.ASCII)  # as pandas writes integers if one is missing
 _TRIES = 100  # images that are opened to see what they look like, should the first ones be damaged
 
 
@@ -45,7 +51,11 @@ def _each_once(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
     return names
 
 
-Names = Annotated[tuple[str, ...] | None, AfterValidator(_each_once)]
+def _integers_as_text(names: Any) -> Any:
+    return [str(name) if type(name) is int else name for name in names] if isinstance(names, list | tuple) else names
+
+
+Names = Annotated[tuple[str, ...] | None, BeforeValidator(_integers_as_text), AfterValidator(_each_once)]
 
 
 class TableConfig(Config):
@@ -58,7 +68,8 @@ class TableConfig(Config):
         classes: All class names, in order. None = those in the table, sorted as text.
         size: Resample every image to size x size pixels. None = all must agree.
         task: None = "single" for a column `label`, "multi" for `labels`.
-        columns: Headings that differ, such as `{lat: latitude}`; null = there is no such column.
+        columns: Headings that differ, such as `{lat: latitude}`; null = there is no such thing: with `time: null`
+            or `lat: null, lng: null`, it is not looked for in the images' tags or georeferences either.
     """
 
     name: Literal["table"] = "table"
@@ -104,6 +115,9 @@ class Table(RasterSource):
         # As Arrow arrays, which are compact: a source is sent to every worker.
         order = sorted(range(len(ids)), key=ids.__getitem__)
         columns = {"path": pa.array(paths), "labels": pa.array(found, pa.list_(pa.string()))}
+        for name in ("lat", "lng", "time"):
+            if name in config.columns and config.columns[name] is None:
+                columns[name] = pa.nulls(len(ids), pa.float64())
         if "lat" in rows.cells:
             columns |= {name: pa.array(values, from_pandas=True) for name, values in places(rows).items()}
         if "time" in rows.cells:
@@ -133,10 +147,26 @@ class Table(RasterSource):
             seen = look(file, shown, remedy)
             self._refuse_other(seen, remedy)
             image = pixels(file, seen.dtype, self.config.size, shown, remedy)
-            lat, lng = (row["lat"], row["lng"]) if "lat" in row else centre(file, shown, remedy)
+            if "lat" in row or "lng" in row:
+                lat, lng = row.get("lat"), row.get("lng")
+                if lat is not None and lng is not None:
+                    self._refuse_elsewhere((lat, lng), file, shown, remedy)
+            else:
+                lat, lng = centre(file, shown, remedy)
             time = row["time"] if "time" in row else acquired(file, shown, remedy)
         names = None if row["labels"] is None else tuple(row["labels"])
         return Sample(self.ids[index], image, names, lat, lng, time, row.get("split"))
+
+    def _refuse_elsewhere(
+        self, told: tuple[float, float], file: rasterio.DatasetReader, shown: str, remedy: str
+    ) -> None:
+        """Refuse an image that lies elsewhere than the table says."""
+        try:
+            lat, lng = centre(file, shown, remedy)
+        except (ValueError, RasterioError, CPLE_BaseError):  # of no use, but the table has a place
+            return
+        if lat is not None and lng is not None and (why := contradiction(told, (lat, lng))):
+            raise DataError(f"{shown}: {self._table} and georeference differ: {why}; mend the table, or {remedy}")
 
     def _row(self, index: int) -> dict[str, Any]:
         """What the table says of a sample, None = unknown; columns that it has not are not there."""
@@ -207,11 +237,31 @@ def _read_labels(rows: Rows, config: TableConfig) -> tuple[Task, tuple[str, ...]
             )
         return config.task, config.classes, [None] * len(rows.numbers)
     task: Task = config.task or ("single" if column == "label" else "multi")
+    _refuse_vectors(rows, column, config.classes or ())
+    given = {cell for cell in rows.cells[column] if cell not in (None, "")}
+    if task == "single" and given.isdisjoint(config.classes or ()) and all(map(_is_whole, given)):
+        whole = [cell.removesuffix(".0") if isinstance(cell, str) else cell for cell in rows.cells[column]]
+        rows = rows._replace(cells={**rows.cells, column: whole})
     found = rows.convert(column, labels(task, config.classes))
     classes = config.classes or tuple(sorted({name for names in found for name in names or ()}))
     if not classes:
         raise DataError(f"{rows.shown}: no row has a label; name the classes with `--set 'classes=[...]'`")
     return task, classes, found
+
+
+def _is_whole(cell: Any) -> bool:
+    return isinstance(cell, str) and _WHOLE.fullmatch(cell) is not None
+
+
+def _refuse_vectors(rows: Rows, column: str, classes: tuple[str, ...]) -> None:
+    """Refuse lists of 0 and 1, all of the same length, unless these are names of classes."""
+    lists = [(row, cell) for row, cell in enumerate(rows.cells[column]) if isinstance(cell, tuple)]
+    lengths, numbers = {len(cell) for _, cell in lists}, {number for _, cell in lists for number in cell}
+    if len(lengths) == 1 and lengths.isdisjoint({0, 1}) and numbers <= {0, 1} and not {"0", "1"} & set(classes):
+        row, cell = lists[0]
+        raise DataError(
+            f"{rows.where(row)}: column '{rows.headings[column]}': {show(cell)} looks like 0/1 vectors; give class names"
+        )
 
 
 def _refuse_twice(rows: Rows, values: list[str], fault: str) -> None:
