@@ -14,8 +14,9 @@ from torch import Tensor
 
 from stssl.config import Config
 from stssl.data.schema import Batch
-from stssl.data.splits import LabeledConfig, SplitConfig, make_split
+from stssl.data.splits import SplitConfig, make_split
 from stssl.data.store import ImageStore, gather
+from stssl.data.subsets import LabeledConfig
 from stssl.errors import ConfigError, did_you_mean
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import date
 from typing import Literal, NamedTuple, Self
 
 import numpy as np
@@ -12,45 +11,14 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from stssl.config import Config
+from stssl.data.holdout import HoldoutConfig, block_ids, held_out
 from stssl.data.store import ImageStore
+from stssl.data.subsets import LabeledConfig, choose
 from stssl.errors import ConfigError, DataError
 
 Rows = NDArray[np.int64]
 _NAMES = ("training", "validation", "test")
 _COLUMN = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "test": 2, "testing": 2}
-
-
-class HoldoutConfig(Config):
-    """What nobody trains or selects on: a region, a season, or a span of time, to test what happens after a shift.
-
-    An image in any of them is held out. One whose place or date is unknown counts as outside.
-
-    Attributes:
-        region: (west, south, east, north) in degrees; west > east crosses the date line. Where `by` is
-            "blocks", blocks that reach into it are held out whole.
-        months: Months of the year, 1 to 12.
-        since: First day that is held out.
-        until: Last day that is held out.
-    """
-
-    region: tuple[float, float, float, float] | None = None
-    months: tuple[int, ...] | None = Field(default=None, min_length=1, max_length=11)
-    since: date | None = None
-    until: date | None = None
-
-    @model_validator(mode="after")
-    def _sane(self) -> Self:
-        if self.region is None and self.months is None and self.since is None and self.until is None:
-            raise ValueError("give at least one of region, months, since, until")
-        if self.region is not None:
-            west, south, east, north = self.region
-            if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90):
-                raise ValueError(f"region {list(self.region)}: expected [west, south, east, north] in degrees")
-        if self.months is not None and not all(1 <= month <= 12 for month in self.months):
-            raise ValueError(f"months {list(self.months)}: expected numbers from 1 to 12")
-        if self.since and self.until and self.since > self.until:
-            raise ValueError(f"since {self.since} is after until {self.until}")
-        return self
 
 
 class SplitConfig(Config):
@@ -78,29 +46,6 @@ class SplitConfig(Config):
         if self.validation + self.test >= 1:
             both = f"validation {self.validation} and test {self.test}"
             raise ValueError(f"{both} must sum to less than 1: training needs a share")
-        return self
-
-
-class LabeledConfig(Config):
-    """How many labels are used: one of the three, or none of them for all labels.
-
-    Attributes:
-        count: Labeled rows in total, spread over the classes as evenly as possible.
-        per_class: Labeled rows of each class (multi-label: at least so many).
-        fraction: Share of the labels, in the classes' own proportions (none of them left out if possible).
-        seed: Of the choice; another seed leaves validation and test as they are.
-    """
-
-    count: int | None = Field(default=None, ge=1)
-    per_class: int | None = Field(default=None, ge=1)
-    fraction: float | None = Field(default=None, gt=0, le=1)
-    seed: int = Field(default=0, ge=0)
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        given = [key for key in ("count", "per_class", "fraction") if getattr(self, key) is not None]
-        if len(given) > 1:
-            raise ValueError(f"give only one of count, per_class, fraction; got {' and '.join(given)}")
         return self
 
 
@@ -153,7 +98,10 @@ def make_split(
         DataError: `by: column`, but the data has no such column, or names in it are unknown.
     """
     hot, known = _one_hot(store), _known(store)
-    held = np.zeros(len(store), bool) if split.holdout is None else _held_out(store, split)
+    held = np.zeros(len(store), bool)
+    if split.holdout is not None:
+        block_deg = split.block_deg if split.by == "blocks" else None
+        held = held_out(split.holdout, store.place.numpy(), store.time.numpy(), block_deg)
     usable = known & ~held
     if not usable.any():
         what = (
@@ -187,23 +135,6 @@ def make_split(
     return Split(np.sort(chosen), pool, np.sort(validation), test, full, held_rows)
 
 
-def block_ids(place: NDArray[np.float32], block_deg: float) -> Rows:
-    """Number of each row's block of land.
-
-    Args:
-        place: [N, 2] degrees (latitude, longitude), NaN = unknown.
-        block_deg: Edge of a block in degrees.
-
-    Returns:
-        [N] block numbers from 0; a row without a place is a block of its own.
-    """
-    degrees = place.astype(np.float64)
-    cells = np.floor(np.stack([degrees[:, 0] + 90, (degrees[:, 1] + 180) % 360], 1) / block_deg)  # 180 E is 180 W
-    nowhere = np.isnan(degrees).any(1)
-    cells[nowhere, 0], cells[nowhere, 1] = -1, np.arange(nowhere.sum())
-    return np.unique(cells, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
-
-
 def _one_hot(store: ImageStore) -> NDArray[np.bool_]:
     """[N, K] whether a class is known to be there."""
     labels = store.labels.numpy()
@@ -216,29 +147,6 @@ def _known(store: ImageStore) -> NDArray[np.bool_]:
     """[N] whether a row has any label."""
     labels = store.labels.numpy()
     return np.asarray(labels >= 0 if store.card.task == "single" else (labels >= 0).any(1))
-
-
-def _held_out(store: ImageStore, split: SplitConfig) -> NDArray[np.bool_]:
-    """[N] whether a row lies in the held-out region, season or time. A comparison with NaN is false: outside."""
-    holdout, place, days = split.holdout, store.place.numpy(), store.time.numpy()
-    held = np.zeros(len(place), bool)
-    if holdout is None:
-        return held
-    if holdout.region is not None:
-        west, south, east, north = holdout.region
-        lat, lng = place[:, 0], place[:, 1]
-        across = (lng >= west) & (lng <= east) if west <= east else (lng >= west) | (lng <= east)
-        held = across & (lat >= south) & (lat <= north)
-        if split.by == "blocks":
-            held = np.isin(blocks := block_ids(place, split.block_deg), np.unique(blocks[held]))
-    dated = np.isfinite(days)
-    day = np.where(dated, days, 0).astype("datetime64[D]")
-    if holdout.months is not None:
-        held |= dated & np.isin(day.astype("datetime64[M]").astype(int) % 12 + 1, holdout.months)
-    if holdout.since is not None or holdout.until is not None:
-        after = day >= np.datetime64(holdout.since or date.min)
-        held |= dated & after & (day <= np.datetime64(holdout.until or date.max))
-    return held
 
 
 def _by_blocks(
@@ -316,61 +224,3 @@ def _empty(name: str, store: ImageStore, split: SplitConfig) -> str:
         f"data.split: no labeled row is left for {name}: {len(store)} images lie in {blocks} blocks of "
         f"{split.block_deg:g} degrees; lower data.split.block_deg or {verb} {share}"
     )
-
-
-def choose(hot: NDArray[np.bool_], labeled: LabeledConfig, classes: tuple[str, ...], key: str, where: str) -> Rows:
-    """Positions of the rows whose labels are used among the candidates.
-
-    Rows are taken one by one, always for the class that has the least of what it is due, so a smaller count is a part
-    of a larger one. A row without any class (multi-label) counts as a class of its own.
-
-    Args:
-        hot: [N, K] whether a class is known to be there.
-        labeled: How many.
-        classes: K names.
-        key: Of `labeled` in the recipe, for an error.
-        where: What the candidates are, for an error.
-
-    Raises:
-        ConfigError: More labels are asked for than there are.
-    """
-    hot = np.concatenate([hot, (hot.sum(1) == 0)[:, None]], 1)
-    n, available = len(hot), hot.sum(0).astype(float)
-    due = np.ones(len(available))
-    goal = n
-    if labeled.count is not None:
-        goal = labeled.count
-        if goal > n:
-            raise ConfigError(f"{key}.count: asked for {goal} labeled images, {where} has {n}; lower it")
-    elif labeled.fraction is not None:
-        goal, due = max(1, round(labeled.fraction * n)), available
-    elif labeled.per_class is not None:
-        if not available[:-1].any():
-            raise ConfigError(f"{key}.per_class: no image in {where} shows any class; use {key}.count")
-        for name, there in zip(classes, available, strict=False):  # a class that training lacks cannot be asked for
-            if 0 < there < labeled.per_class:
-                raise ConfigError(
-                    f"{key}.per_class: asked for {labeled.per_class} labeled images of class {name}, "
-                    f"{where} has {int(there)}; lower it"
-                )
-        available[-1] = 0  # not a class
-    if goal == n and labeled.per_class is None:
-        return np.arange(n)
-    random = np.random.default_rng(np.random.SeedSequence([labeled.seed, 1]))
-    order = random.permutation(n)
-    columns = random.permutation(np.flatnonzero(available))  # shuffled: ties between classes are the seed's to break
-    queues = [iter(order[hot[order, column]]) for column in columns]
-    hot, due, have = hot[:, columns], due[columns], np.zeros(len(columns))
-    taken: dict[int, None] = {}
-    while len(taken) < goal:
-        if labeled.per_class is not None and have.min() >= labeled.per_class:
-            break
-        neediest = int(np.argmin(have / due))
-        row = next((int(row) for row in queues[neediest] if row not in taken), None)
-        if row is None:
-            due[neediest] = 1e-300  # this class has no row left: it is due nothing more
-            have[neediest] = np.inf
-            continue
-        taken[row] = None
-        have += hot[row]
-    return np.fromiter(taken, np.int64)

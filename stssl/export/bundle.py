@@ -21,8 +21,8 @@ from torch import nn
 from stssl import config as cfg
 from stssl.data.augment import Views
 from stssl.data.dataset import Dataset
-from stssl.data.splits import LabeledConfig
 from stssl.data.store import ImageStore
+from stssl.data.subsets import LabeledConfig
 from stssl.errors import CheckpointError, ConfigError, RunError
 from stssl.export.card import model_card
 from stssl.training.evaluate import evaluate as score

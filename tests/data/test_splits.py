@@ -11,8 +11,10 @@ from hypothesis.extra import numpy as hnp
 
 from stssl.config import validate
 from stssl.data.dataset import DataConfig, Dataset
-from stssl.data.splits import LabeledConfig, Split, SplitConfig, block_ids, make_split
+from stssl.data.holdout import block_ids
+from stssl.data.splits import Split, SplitConfig, make_split
 from stssl.data.store import ImageStore
+from stssl.data.subsets import LabeledConfig
 from stssl.errors import ConfigError, DataError
 
 ALL = LabeledConfig()
