@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
@@ -232,18 +233,22 @@ def _as_os_error() -> Iterator[None]:
 
 
 def _undisturbed(upload: Callable[[], None]) -> None:
-    """Run an upload to its end, whatever signal arrives: pyarrow would close, and so publish, half of a file."""
-    pool, interrupted = ThreadPoolExecutor(1), None
-    future = pool.submit(upload)
-    while not future.done():
-        try:
-            wait([future])  # signals are raised here, in the main thread
-        except KeyboardInterrupt as error:
-            interrupted = error
-    pool.shutdown()
-    if interrupted is not None:
-        raise interrupted
-    future.result()
+    """Run an upload to its end before Ctrl-C or SIGTERM is answered: pyarrow would close, and so publish, half of a file."""
+    if threading.current_thread() is not threading.main_thread():  # no other thread hears signals
+        upload()
+        return
+    heard: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, frame: heard.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        upload()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        if heard:
+            signal.raise_signal(heard[0])
 
 
 def _with_environment(uri: str) -> str:
