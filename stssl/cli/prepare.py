@@ -70,7 +70,8 @@ def prepare(
     for note in reader.notes:
         errors.print(f"note: {note}", markup=False)
     if dry_run:
-        out.print(config.dump_yaml(reader.config.model_dump(mode="json")), end="", markup=False)
+        shown = {} if root is None else {"root": str(Folder(root))}  # without the credentials that a URI may hold
+        out.print(config.dump_yaml({**reader.config.model_dump(mode="json"), **shown}), end="", markup=False)
         out.print(
             f"\n# {total} images, bands {', '.join(reader.bands)}, {len(reader.classes)} classes -> {folder}",
             markup=False,

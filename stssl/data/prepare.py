@@ -90,7 +90,7 @@ def prepare(
             notes = finished(target, jobs, on_error)
             _run(Task(source, target, form, on_error), jobs, notes, spread or in_turn, on_progress)
             card, skipped = _card(source, signature, [notes[job.name] for job in jobs])
-            place.check_written(target, card)
+            place.check_there(target, card, "vanished while the others were written; run the same again")
             place.write_manifest(target, card, skipped)
             place.sweep(target, card, old)
             return Prepared(card, True, skipped)

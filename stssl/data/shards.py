@@ -86,11 +86,11 @@ def read_shard(folder: Folder, shard: ShardFile) -> pa.Buffer:
     return pa.py_buffer(data)
 
 
-def batches(shard: pa.Buffer, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """The rows of a shard in order, a bounded number at a time; `columns` None = all."""
+def batches(shard: pa.Buffer) -> Iterator[pa.RecordBatch]:
+    """The rows of a shard in order, a bounded number at a time."""
     with pq.ParquetFile(pa.BufferReader(shard)) as file:
         for group in range(file.num_row_groups):  # groups were sized to fit in memory when they were written
-            yield from file.read_row_group(group, columns).to_batches()
+            yield from file.read_row_group(group).to_batches()
 
 
 def read_columns(place: Path | str | Folder, columns: list[str]) -> pa.Table:

@@ -56,19 +56,20 @@ def look(target: Folder, source: str, signature: str, overwrite: bool) -> Card |
     choice = "use --overwrite or another --out"
     if (card.source, card.source_signature) != (source, signature):
         raise DataError(f"{target}: holds a data set made from other or since changed files; {choice}")
-    there = {entry.name: entry.bytes for entry in target.entries()}
-    for shard in card.shards:
-        if there.get(shard.file) != shard.bytes:
-            raise DataError(f"{target.show(shard.file)}: this shard is missing or damaged; {choice}")
+    check_there(target, card, f"this shard is missing or damaged; {choice}")
     return card
 
 
-def check_written(target: Folder, card: Card) -> None:
-    """A last look before the manifest says that all is well."""
+def check_there(target: Folder, card: Card, fault: str) -> None:
+    """See that every shard is there in its full size.
+
+    Raises:
+        DataError: One is not; `fault` says what that means and what can be done.
+    """
     there = {entry.name: entry.bytes for entry in target.entries()}
     for shard in card.shards:
         if there.get(shard.file) != shard.bytes:
-            raise DataError(f"{target.show(shard.file)}: vanished while the others were written; run the same again")
+            raise DataError(f"{target.show(shard.file)}: {fault}")
 
 
 def write_manifest(target: Folder, card: Card, skipped: tuple[Skipped, ...]) -> None:
