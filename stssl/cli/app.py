@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from stssl import __version__
-from stssl.cli import evaluate, export, inspect, prepare, report, search, status, train
+from stssl.cli import evaluate, export, inspect, plugins, prepare, report, search, status, train
 from stssl.cli.common import errors
 from stssl.errors import StsslError
 
@@ -34,6 +34,7 @@ app.command()(search.resume)
 app.command()(status.status)
 app.command()(report.report)
 app.command()(export.export)
+app.command()(plugins.plugins)
 
 
 @app.callback(invoke_without_command=True)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from stssl import plugins
 from stssl.encodings.encoder import EncoderConfig, MetadataEncoder
-from stssl.models.backbone import ModelConfig, build_backbone, token_of, with_register
-from stssl.models.injection.base import Injection, Outputs
+from stssl.models.backbone import ModelConfig, build_backbone
+from stssl.models.distillation import DistillationConfig, On, make_predictor, matched
+from stssl.models.injection.base import Injection, Outputs, read
+from stssl.models.pairs import PACKAGE, resolve_distillation
+from stssl.models.register import with_registers
 
 Framework = Literal["plain", "metadata_input", "teacher_student"]
 Role = Literal["teacher", "student"]
@@ -18,23 +20,30 @@ Role = Literal["teacher", "student"]
 if TYPE_CHECKING:
     AnyInjection = Any
 else:
-    AnyInjection = plugins.choice_of("stssl.models.injection", Injection, "token")
+    AnyInjection = plugins.choice_of(PACKAGE, Injection, "token")
 
 
 class ImageNetwork(nn.Module):
     """A timm network that sees the image alone; its state_dict below `backbone.` is timm's own.
 
-    The features are the output at the register token where there is one, else at the class token.
+    Args:
+        backbone: The network.
+        registers: How many of its last prefix tokens are there for distillation.
     """
 
-    def __init__(self, backbone: VisionTransformer) -> None:
+    def __init__(self, backbone: Any, registers: int = 0) -> None:
         super().__init__()
         self.backbone = backbone
+        self.registers = registers
 
     def forward(self, images: Tensor) -> Outputs:
         """Classify images [B, C, S, S]."""
-        tokens = self.backbone.forward_features(images)
-        return Outputs(self.backbone.forward_head(tokens), tokens[:, max(token_of(self.backbone), 0)])
+        features = self.backbone.forward_features(images)
+        tokens = None
+        if self.registers:
+            end = self.backbone.num_prefix_tokens
+            tokens = features[:, end - self.registers : end].flatten(1)
+        return read(self.backbone, features, tokens)
 
 
 class Networks(nn.Module):
@@ -49,7 +58,14 @@ class Networks(nn.Module):
     Attributes:
         roles: The networks there are, the one that makes the targets first.
         deployed: The role of the network that is evaluated and exported.
+        distilled: What of the teacher the student matches; None without distillation.
+        predictor: From the student's pooled feature to the teacher's, where that is matched.
         timm_arguments: `timm.create_model` arguments of the student (None without one).
+
+    Raises:
+        ConfigError: timm refuses the structure.
+        CheckpointError: The pretrained weights cannot be had or do not fit.
+        ValueError: Parts that do not go together; a `Recipe` has been checked for that.
     """
 
     def __init__(
@@ -58,24 +74,33 @@ class Networks(nn.Module):
         model: ModelConfig,
         encoding: EncoderConfig,
         injection: Any,
-        distilled: bool,
+        distillation: DistillationConfig,
         channels: int,
         classes: int,
     ) -> None:
         super().__init__()
         self.teacher: Injection | None = None
         self.student: ImageNetwork | None = None
+        self.predictor: nn.Module | None = None
         self.timm_arguments: dict[str, Any] | None = None
+        self.distilled: On | None = None
+        point = plugins.find(PACKAGE, Injection)[injection.name]
+        if framework == "teacher_student" and distillation.weight > 0:
+            self.distilled = resolve_distillation(model, injection, distillation)
         if framework != "plain":
             backbone = build_backbone(model, channels, classes)
-            encoder = MetadataEncoder(encoding, backbone.embed_dim)
-            self.teacher = plugins.build("stssl.models.injection", Injection, injection, backbone, encoder)
+            encoder = MetadataEncoder(encoding, backbone.num_features)
+            self.teacher = point(injection, backbone, encoder)
         if framework != "metadata_input":
             arguments = model.timm_arguments(channels, classes)
-            backbone = build_backbone(model, channels, classes)
-            if framework == "teacher_student" and distilled:
-                backbone, arguments = with_register(backbone, arguments, model.drop_path_rate)
-            self.student, self.timm_arguments = ImageNetwork(backbone), arguments
+            backbone, registers = build_backbone(model, channels, classes), 0
+            if self.distilled == "token":
+                registers = point.tokens(injection)
+                backbone, arguments = with_registers(backbone, arguments, model.drop_path_rate, registers)
+            self.student, self.timm_arguments = ImageNetwork(backbone, registers), arguments
+        if self.distilled == "pooled":
+            width = backbone.head_hidden_size
+            self.predictor = make_predictor(distillation.predictor, width, width + point.beside(injection))
         both: tuple[Role, ...] = ("teacher", "student")
         self.roles = tuple(role for role in both if getattr(self, role) is not None)
         self.deployed = self.roles[-1]
@@ -94,3 +119,9 @@ class Networks(nn.Module):
             return self.student(images)
         assert self.teacher is not None
         return self.teacher(images, place, time)
+
+    def to_match(self, role: Role, outputs: Outputs) -> Tensor:
+        """What distillation compares, [B, D]: the student's through the predictor where there is one."""
+        assert self.distilled is not None
+        feature = matched(self.distilled, outputs)
+        return self.predictor(feature) if role == "student" and self.predictor is not None else feature

@@ -10,11 +10,12 @@ from pydantic import Field, model_validator
 from stssl import config as cfg
 from stssl import plugins
 from stssl.algorithms.base import Algorithm
-from stssl.algorithms.distillation import DistillationConfig
 from stssl.data.augment import ViewConfig
 from stssl.data.dataset import DataConfig
 from stssl.encodings.encoder import EncoderConfig
-from stssl.models.backbone import ModelConfig
+from stssl.models.backbone import ModelConfig, skeleton
+from stssl.models.distillation import DistillationConfig
+from stssl.models.pairs import check_injection, resolve_distillation
 from stssl.models.teacher_student import AnyInjection, Framework
 from stssl.training.optim import OptimizerConfig
 
@@ -30,7 +31,9 @@ PLUGINS = ("algorithm", "injection", "encoding.location", "encoding.time")  # ke
 class TrainingConfig(cfg.Config):
     """How long and on how much. Steps are optimizer steps.
 
-    `steps` is also the horizon of the learning rate, wherever a search stops the training.
+    `steps` is also the horizon of the learning rate, wherever a search stops the training. `target_source` is the
+    network whose weak logits make the targets: as it trains, with stochastic depth and metadata dropout at work
+    (online_train, published), the same weights without (online_eval), or their moving average (ema).
     """
 
     steps: int = Field(64_000, ge=1)
@@ -39,6 +42,7 @@ class TrainingConfig(cfg.Config):
     batch_unlabeled: int = Field(448, ge=1, le=65_536)
     ema_decay: float = Field(0.999, ge=0, lt=1)
     precision: Literal["float32", "bfloat16"] = "float32"
+    target_source: Literal["online_train", "online_eval", "ema"] = "online_train"
 
     @model_validator(mode="after")
     def _fits(self) -> TrainingConfig:
@@ -73,11 +77,25 @@ class Recipe(cfg.Config):
                 f"framework '{self.framework}' needs metadata, but encoding.location and encoding.time are both none; "
                 "choose an encoding or framework: plain"
             )
+        skeleton(self.model)  # a structure that timm refuses is a fault of the recipe
+        if self.framework != "plain":
+            check_injection(self.model, self.injection)
+        if self.framework == "teacher_student" and self.distillation.weight > 0:
+            resolve_distillation(self.model, self.injection, self.distillation)
+            views = self.distillation.views
+            if views in ("strong", "weak") and not self._draws_unlabeled():
+                raise ValueError(
+                    f"distillation.views: {views} views are of unlabeled images, of which algorithm "
+                    f"'{self.algorithm.name}' draws none; use views: labeled"
+                )
         if self.optimizer.warmup_steps >= self.training.steps:
             raise ValueError(
                 f"optimizer.warmup_steps {self.optimizer.warmup_steps} must be below training.steps {self.training.steps}"
             )
         return self
+
+    def _draws_unlabeled(self) -> bool:
+        return bool(plugins.find("stssl.algorithms", Algorithm)[self.algorithm.name].uses_unlabeled)
 
     @classmethod
     def read(cls, path: Path | str, overrides: dict[str, Any] | None = None) -> Recipe:

@@ -26,7 +26,8 @@ from stssl.data.batches import Batches
 from stssl.data.dataset import Dataset
 from stssl.data.schema import Batch
 from stssl.errors import CheckpointError, ConfigError
-from stssl.models.teacher_student import Networks
+from stssl.models.injection.base import Outputs
+from stssl.models.teacher_student import Networks, Role
 from stssl.training.evaluate import Diverged, evaluate
 from stssl.training.optim import lr_factor, make_optimizer
 from stssl.training.recipe import Recipe
@@ -67,9 +68,14 @@ class Trainer:
             "stssl.algorithms", Algorithm, recipe.algorithm, dataset.task, classes
         ).to(self.device)
         seed_everything(WEIGHTS, recipe.seed)
-        distilled = recipe.distillation.weight > 0
         self.networks = Networks(
-            recipe.framework, recipe.model, recipe.encoding, recipe.injection, distilled, dataset.channels, classes
+            recipe.framework,
+            recipe.model,
+            recipe.encoding,
+            recipe.injection,
+            recipe.distillation,
+            dataset.channels,
+            classes,
         ).to(self.device)
         self.ema = ModelEmaV3(self.networks, decay=recipe.training.ema_decay, exclude_buffers=True)
         self.optimizer = make_optimizer(self.networks, recipe.optimizer)
@@ -113,21 +119,24 @@ class Trainer:
         images = [self.views.weak(labeled.images, (VIEWS, recipe.seed, step, 0))]
         place, days = labeled.place, labeled.time
         believer = self.networks.roles[0]
-        self.networks.train()
         with self._autocast():
-            weak: Tensor | None = None
+            weak: Outputs | None = None
+            weak_images: Tensor | None = None
             if unlabeled is not None:
                 keys = ((VIEWS, recipe.seed, step, 1), (VIEWS, recipe.seed, step, 2))
                 weak_images, strong_images = self.views.pair(unlabeled.images, *keys)
+                source = self.ema.module if recipe.training.target_source == "ema" else self.networks
+                source.train(recipe.training.target_source == "online_train")
                 with torch.no_grad():
-                    weak = self.networks(believer, weak_images, unlabeled.place, unlabeled.time).logits
+                    weak = source(believer, weak_images, unlabeled.place, unlabeled.time)
                 images.append(strong_images)
                 place, days = torch.cat([place, unlabeled.place]), torch.cat([days, unlabeled.time])
+            self.networks.train()
             outputs = {role: self.networks(role, torch.cat(images), place, days) for role in self.networks.roles}
         n = len(labeled.labels)
         targets = None
         if weak is not None:
-            targets = self.algorithm.believe(weak, outputs[believer].logits[:n].detach(), step)
+            targets = self.algorithm.believe(weak.logits, outputs[believer].logits[:n].detach(), step)
             self._note("mask_rate", targets.weights.mean())
         loss = torch.zeros((), device=self.device)
         for role, output in outputs.items():
@@ -136,18 +145,44 @@ class Trainer:
             for name, value in losses.items():
                 self._note(f"{role}/{name}", value)
                 loss = loss + value
-        if len(outputs) == 2 and recipe.distillation.weight > 0:
-            distilled = distillation_loss(
-                outputs["student"].features, outputs["teacher"].features, recipe.distillation.loss
-            )
+        if self.networks.distilled:
+            distilled = self._distillation(outputs, n, weak, weak_images)
             self._note("student/distillation", distilled)
-            loss = loss + recipe.distillation.weight * distilled
+            loss = loss + recipe.distillation.weight_at(step) * distilled
         self._note("loss", loss)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         self.ema.update(self.networks)
         self.step += 1
+
+    def _distillation(
+        self, outputs: dict[Role, Outputs], n: int, weak: Outputs | None, weak_images: Tensor | None
+    ) -> Tensor:
+        """How far the student is from the teacher on the chosen views.
+
+        Args:
+            outputs: Of both networks, on n labeled images and the strong views.
+            n: How many are labeled.
+            weak: The teacher's on the weak views.
+            weak_images: Those views, which the student sees for this alone.
+        """
+        config, match = self.recipe.distillation, self.networks.to_match
+        views, rows = config.views.split("+"), {"labeled": slice(None, n), "strong": slice(n, None)}
+        student: list[Tensor] = []
+        teacher: list[Tensor] = []
+        with self._autocast():
+            both = match("student", outputs["student"]), match("teacher", outputs["teacher"])
+            for view in views:
+                if view != "weak":
+                    student.append(both[0][rows[view]])
+                    teacher.append(both[1][rows[view]])
+                elif weak is not None and weak_images is not None:
+                    assert self.networks.student is not None
+                    student.append(match("student", self.networks.student(weak_images)))
+                    teacher.append(match("teacher", weak))
+        pair = torch.cat(student), torch.cat(teacher)
+        return distillation_loss(*pair, config.loss, self.dataset.task, config.temperature)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.training.precision == "bfloat16")

@@ -2,9 +2,14 @@
 
 import datetime
 import itertools
+import re
+import typing
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from stssl import plugins
@@ -15,7 +20,21 @@ LOCATIONS = plugins.find("stssl.encodings.location", LocationEncoding)
 TIMES = plugins.find("stssl.encodings.time", TimeEncoding)
 PAIRS = [pair for pair in itertools.product(LOCATIONS, TIMES) if pair != ("none", "none")]  # which recipes refuse
 
-# poles, both sides of the date line, the origin, anywhere
+
+def variants(found: dict[str, Any]) -> list[Any]:
+    """Every plugin by default, with every bounded setting at either end, and with every choice."""
+    params = []
+    for name, plugin in found.items():
+        several: list[dict[str, Any]] = [{}]
+        for field, info in plugin.Config.model_fields.items():
+            ends = [getattr(bound, end) for bound in info.metadata for end in ("ge", "le") if hasattr(bound, end)]
+            choices = typing.get_args(info.annotation) if typing.get_origin(info.annotation) is typing.Literal else ()
+            several += [{field: value} for value in (*ends, *choices) if value != info.default]
+        params += [pytest.param(plugin, setting, id=f"{name}{setting or ''}") for setting in several]
+    return params
+
+
+# each with the poles, both sides of the date line, the origin, anywhere
 PLACES = torch.tensor(
     [
         [90, 0],
@@ -42,6 +61,7 @@ def days_of(dates: list[str]) -> Tensor:
 
 
 TIMES_OF_DAY = days_of(DATES) + torch.linspace(0, 0.999, len(DATES), dtype=torch.float64)
+LATITUDES = PLACES[:, 0]
 
 
 def check_gradients(module: nn.Module, output: Tensor, *inputs: Tensor) -> None:
@@ -53,9 +73,9 @@ def check_gradients(module: nn.Module, output: Tensor, *inputs: Tensor) -> None:
         assert tensor.grad is None or tensor.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("name", LOCATIONS)
-def test_location(name: str) -> None:
-    encoding = LOCATIONS[name](LOCATIONS[name].Config())
+@pytest.mark.parametrize("plugin, setting", variants(LOCATIONS))
+def test_location(plugin: Any, setting: dict[str, Any]) -> None:
+    encoding = plugin(plugin.Config(**setting))
     place = PLACES.clone().requires_grad_()
     output = encoding(place)
     assert output.shape == (len(place), encoding.features) and output.dtype == torch.float32
@@ -63,14 +83,56 @@ def test_location(name: str) -> None:
     check_gradients(encoding, output, place)
 
 
-@pytest.mark.parametrize("name", TIMES)
-def test_time(name: str) -> None:
-    encoding = TIMES[name](TIMES[name].Config())
-    time = TIMES_OF_DAY.clone().requires_grad_()
-    output = encoding(time)
+@pytest.mark.parametrize("plugin, setting", variants(TIMES))
+def test_time(plugin: Any, setting: dict[str, Any]) -> None:
+    encoding = plugin(plugin.Config(**setting))
+    time, latitude = TIMES_OF_DAY.clone().requires_grad_(), LATITUDES.clone().requires_grad_()
+    output = encoding(time, latitude)
     assert output.shape == (len(time), encoding.features) and output.dtype == torch.float32
     assert output.isfinite().all()
-    check_gradients(encoding, output, time)
+    check_gradients(encoding, output, time, latitude)
+
+
+@pytest.mark.parametrize("name, plugin", [*LOCATIONS.items(), *TIMES.items()])
+def test_the_source_is_told(name: str, plugin: type) -> None:
+    assert name == "none" or re.search(r"^\s*Source: \S", plugin.__doc__ or "", re.MULTILINE)
+
+
+@pytest.mark.parametrize("plugin, setting", variants(LOCATIONS))
+def test_no_seam_at_the_date_line(plugin: Any, setting: dict[str, Any]) -> None:
+    """A step across the date line is like the steps of the same size and latitude elsewhere.
+
+    Steps of whole 1/512 degrees are exact in float32 up to 180 degrees; so only the rounding of the features is left.
+    """
+    encoding = plugin(plugin.Config(**setting))
+    elsewhere = torch.arange(-180, 180, 5)[1:].float()
+
+    @settings(max_examples=10, deadline=None, database=None)
+    @given(lat=st.floats(-90, 90, width=32), step=st.integers(1, 512).map(lambda n: n / 512))
+    def check(lat: float, step: float) -> None:
+        west = torch.cat([torch.tensor([180 - step]), elsewhere - step])
+        east = torch.cat([torch.tensor([-180 + step]), elsewhere + step])
+        west, east = (encoding(torch.stack([torch.full_like(lng, lat), lng], dim=1)) for lng in (west, east))
+        seam, *others = (west - east).norm(dim=1).tolist()
+        assert seam <= 2 * max(others, default=0) + 1e-5  # Lipschitz: `fourier` is not the same everywhere
+
+    if plugin.seamless:
+        check()
+    else:
+        with pytest.raises(AssertionError):
+            check()
+
+
+@pytest.mark.parametrize("plugin, setting", variants(TIMES))
+def test_new_year_is_a_day_like_others(plugin: Any, setting: dict[str, Any]) -> None:
+    """A common year is up to a day shorter than a period of up to 366 days: hence the factor of two."""
+    encoding = plugin(plugin.Config(**setting))
+    days = days_of(["2015-01-01"]) + torch.arange(3 * 366)  # 2016 is a leap year
+    for latitude in (0.0, 60.0, -90.0):
+        steps = encoding(days, torch.full((len(days),), latitude)).diff(dim=0).norm(dim=1)
+        new_year = torch.isin(days[1:], days_of(["2016-01-01", "2017-01-01"]))
+        assert new_year.sum() == 2
+        assert steps[new_year].max() <= 2 * steps[~new_year].max() + 1e-5
 
 
 @pytest.mark.parametrize("name", LOCATIONS)
@@ -84,22 +146,22 @@ def test_places_are_told_apart_and_rows_do_not_mix(name: str) -> None:
 @pytest.mark.parametrize("name", TIMES)
 def test_seasons_are_told_apart_and_rows_do_not_mix(name: str) -> None:
     encoding = TIMES[name](TIMES[name].Config())
-    time = days_of(["2017-01-15", "2017-07-15"])
-    output = encoding(time)
-    torch.testing.assert_close(encoding(time[1:]), output[1:])
+    time, latitude = days_of(["2017-01-15", "2017-07-15"]), torch.tensor([10.0, -20.0])
+    output = encoding(time, latitude)
+    torch.testing.assert_close(encoding(time[1:], latitude[1:]), output[1:])
     assert name == "none" or not torch.allclose(output[0], output[1], atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["location", "time"])
 def test_state_dict_round_trip(kind: str) -> None:
-    found, inputs = (LOCATIONS, PLACES) if kind == "location" else (TIMES, TIMES_OF_DAY)
+    found, inputs = (LOCATIONS, (PLACES,)) if kind == "location" else (TIMES, (TIMES_OF_DAY, LATITUDES))
     for plugin in found.values():
         torch.manual_seed(1)
         first = plugin(plugin.Config())
         torch.manual_seed(2)
         second = plugin(plugin.Config())
         second.load_state_dict(first.state_dict())
-        assert torch.equal(first(inputs), second(inputs))
+        assert torch.equal(first(*inputs), second(*inputs))
 
 
 def make_encoder(location: str, time: str, seed: int = 0) -> MetadataEncoder:
@@ -163,7 +225,7 @@ class Wave(nn.Module):
         self.features = features
         self.frequency = nn.Parameter(torch.rand(features))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *_: Tensor) -> Tensor:
         return (x.reshape(len(x), -1)[:, :1].float() * self.frequency).sin()
 
 

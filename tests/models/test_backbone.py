@@ -14,7 +14,8 @@ from timm.models.vision_transformer import VisionTransformer
 
 from stssl.config import validate
 from stssl.errors import CheckpointError, ConfigError
-from stssl.models.backbone import SIZES, ModelConfig, build_backbone, token_of, with_register
+from stssl.models.backbone import SIZES, ModelConfig, build_backbone
+from stssl.models.register import with_registers
 
 TINY: dict[str, Any] = {"name": "tiny", "image_size": 16, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
 # name -> number of prefix tokens, whether they have positions: class token, registers, both, neither
@@ -61,10 +62,9 @@ def test_register_is_the_last_prefix_token_and_all_else_stays(name: str) -> None
     config = ModelConfig(**{**TINY, "name": name, "depth": 1})
     torch.manual_seed(0)
     network = build_backbone(config, 3, 5).eval()
-    wider, arguments = with_register(network, config.timm_arguments(3, 5), 0.0)
+    wider, arguments = with_registers(network, config.timm_arguments(3, 5), 0.0)
     wider.eval()
     assert network.num_prefix_tokens == prefix and wider.num_prefix_tokens == prefix + 1
-    assert token_of(wider) == prefix
     assert arguments["reg_tokens"] == network.num_reg_tokens + 1
     old, new = network.state_dict(), wider.state_dict()
     for key in old.keys() - {"pos_embed", "reg_token"}:
@@ -91,7 +91,7 @@ def test_the_other_tokens_are_the_ones_they_were(name: str) -> None:
     prefix, _ = WITH_PREFIX[name]
     config = ModelConfig(**{**TINY, "name": name, "depth": 1})
     network = build_backbone(config, 3, 5).eval()
-    wider, _ = with_register(network, config.timm_arguments(3, 5), 0.0)
+    wider, _ = with_registers(network, config.timm_arguments(3, 5), 0.0)
     x = torch.randn(2, 3, 16, 16)
     before, after = (n._pos_embed(n.patch_embed(x)) for n in (network, wider))
     others = [token for token in range(after.shape[1]) if token != prefix]
@@ -101,7 +101,7 @@ def test_the_other_tokens_are_the_ones_they_were(name: str) -> None:
 
 def test_register_keeps_drop_path() -> None:
     network = build(drop_path_rate=0.4)
-    wider, _ = with_register(network, ModelConfig(**TINY).timm_arguments(3, 5), 0.4)
+    wider, _ = with_registers(network, ModelConfig(**TINY).timm_arguments(3, 5), 0.4)
     assert wider.blocks[-1].drop_path1.drop_prob == pytest.approx(0.4)
 
 
@@ -235,10 +235,17 @@ def test_the_missing_layers_are_named(tmp_path: Path) -> None:
     [
         (
             {"name": "vit_smal_patch16_224"},
-            r"name: .*not a timm VisionTransformer; did you mean 'vit_small_patch16_224'",
+            r"name: .*not a timm model of a known family \(.*\); did you mean 'vit_small_patch16_224'",
         ),
         ({"name": "smalll"}, r"did you mean 'small'\?"),
-        ({"name": "resnet50"}, "'resnet50' is not a timm VisionTransformer; sizes: tiny, small, base, large"),
+        (
+            {"name": "vgg16"},
+            "'vgg16' is not .* ResNets, ConvNeXts, Swin transformers\\); sizes: tiny, small, base, large",
+        ),
+        (
+            {"name": "resnet50", "depth": 3},
+            "depth cannot be changed for 'resnet50', only for vision transformers; remove",
+        ),
         ({"image_size": 20, "patch_size": 8}, "image_size 20 is not a multiple of patch_size 8"),
         ({"embed_dim": 32, "num_heads": 3}, "embed_dim 32 is not a multiple of num_heads 3"),
         ({"drop_path_rate": 1}, "drop_path_rate: .*less than 1"),

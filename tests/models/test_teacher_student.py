@@ -9,6 +9,7 @@ from torch import Tensor
 
 from stssl.encodings.encoder import EncoderConfig
 from stssl.models.backbone import ModelConfig
+from stssl.models.distillation import DistillationConfig
 from stssl.models.injection.token import TokenConfig
 from stssl.models.teacher_student import Networks
 
@@ -19,7 +20,8 @@ def make(
     framework: Any, distilled: bool = True, model: ModelConfig = MODEL, encoding: EncoderConfig | None = None
 ) -> Networks:
     torch.manual_seed(0)
-    return Networks(framework, model, encoding or EncoderConfig(), TokenConfig(), distilled, 3, 7).eval()
+    distillation = DistillationConfig(weight=1.0 if distilled else 0.0)
+    return Networks(framework, model, encoding or EncoderConfig(), TokenConfig(), distillation, 3, 7).eval()
 
 
 def inputs() -> tuple[Tensor, Tensor, Tensor]:
@@ -51,7 +53,7 @@ def test_the_student_never_sees_metadata_and_the_teacher_does() -> None:
             assert torch.equal(before, after)
         teacher, moved = networks("teacher", images, place, time), networks("teacher", images, other_place, other_time)
         assert not torch.allclose(teacher.logits, moved.logits, atol=1e-7)
-        assert not torch.allclose(teacher.features, moved.features, atol=1e-4)
+        assert not torch.allclose(teacher.tokens, moved.tokens, atol=1e-4)
 
 
 def test_the_students_features_are_its_register_token() -> None:
@@ -61,7 +63,7 @@ def test_the_students_features_are_its_register_token() -> None:
     assert backbone.num_reg_tokens == 1
     tokens = backbone.forward_features(images)
     output = networks("student", images, place, time)
-    assert torch.equal(output.features, tokens[:, 1]) and torch.equal(output.logits, backbone(images))
+    assert torch.equal(output.tokens, tokens[:, 1]) and torch.equal(output.logits, backbone(images))
 
 
 @pytest.mark.parametrize("framework, distilled", [("plain", True), ("teacher_student", False)])
@@ -71,7 +73,8 @@ def test_no_register_where_nothing_is_distilled(framework: str, distilled: bool)
     assert "reg_tokens" not in networks.timm_arguments
     images, place, time = inputs()
     output = networks("student", images, place, time)
-    assert torch.equal(output.features, networks.student.backbone.forward_features(images)[:, 0])
+    assert output.tokens is None
+    assert torch.equal(output.pooled, networks.student.backbone.forward_features(images)[:, 0])
 
 
 def test_teacher_and_student_start_from_the_same_distribution_but_not_the_same_weights() -> None:
@@ -130,21 +133,21 @@ def test_token_teacher_and_register_student_are_the_reference(
     networks = load_reference(recorded, distilled=True)
     images, place, time = reference_inputs(recorded)
     encoder = networks.teacher.encoder
-    assert_golden(torch.cat([encoder.location(place), encoder.time(time)], 1), recorded["metainfo"])
+    assert_golden(torch.cat([encoder.location(place), encoder.time(time, place[:, 0])], 1), recorded["metainfo"])
     assert_golden(encoder(place, time), recorded["teacher_metainfo_embed"])
     images.requires_grad_()
     teacher, student = (networks(role, images, place, time) for role in ("teacher", "student"))
     assert_golden(teacher.logits, recorded["teacher_joint_logits"])
-    assert_golden(teacher.features, recorded["teacher_joint_meta_feat"])
+    assert_golden(teacher.tokens, recorded["teacher_joint_meta_feat"])
     assert_golden(student.logits, recorded["student_metaTrue_student_logits"])
-    assert_golden(student.features, recorded["student_metaTrue_student_meta_feat"])
+    assert_golden(student.tokens, recorded["student_metaTrue_student_meta_feat"])
     tokens = networks.student.backbone.forward_features(images)  # [class, register, patches]; theirs has it last
     assert_golden(
         torch.cat([tokens[:, :1], tokens[:, 2:], tokens[:, 1:2]], 1), recorded["student_metaTrue_student_feat"]
     )
 
-    loss = teacher.logits.square().mean() + 0.1 * teacher.features.sum()
-    (loss + student.logits.square().mean() + student.features.pow(3).mean()).backward()
+    loss = teacher.logits.square().mean() + 0.1 * teacher.tokens.sum()
+    (loss + student.logits.square().mean() + student.tokens.pow(3).mean()).backward()
     assert_golden(images.grad, recorded["grad_x"])
     for role, theirs in (("teacher", "joint"), ("student", "student")):
         gradients = {key: parameter.grad for key, parameter in getattr(networks, role).backbone.named_parameters()}
@@ -170,4 +173,4 @@ def test_student_without_a_register_is_the_reference(
     recorded = golden("early_fusion_vit")
     output = load_reference(recorded, distilled=False)("student", *reference_inputs(recorded))
     assert_golden(output.logits, recorded["student_metaFalse_student_logits"])
-    assert_golden(output.features, recorded["student_metaFalse_student_global_feat"])
+    assert_golden(output.pooled, recorded["student_metaFalse_student_global_feat"])

@@ -17,10 +17,14 @@ class ScaledConfig(Config):
 
 
 class Scaled(LocationEncoding):
-    """[lat / 90, lng / 180], [B, 2] -> [B, 2]. Source: Bernhard et al. (ECAI 2024)."""
+    """[lat / 90, lng / 180], [B, 2] -> [B, 2].
+
+    Source: Bernhard et al., "Context Matters" (ECAI 2024).
+    """
 
     Config = ScaledConfig
     features = 2
+    seamless = False
 
     def __init__(self, config: ScaledConfig) -> None:
         super().__init__()

@@ -26,5 +26,5 @@ class NoTime(TimeEncoding):
     def __init__(self, config: NoTimeConfig) -> None:
         super().__init__()
 
-    def forward(self, days: Tensor) -> Tensor:
+    def forward(self, days: Tensor, lat_deg: Tensor) -> Tensor:
         return days.new_zeros((len(days), 0), dtype=torch.float32)

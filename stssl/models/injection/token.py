@@ -1,41 +1,67 @@
-"""Metadata as one more input token (the published injection point)."""
+"""Metadata as further tokens (the published injection point)."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from timm.layers import trunc_normal_
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from stssl.config import Config
 from stssl.encodings.encoder import MetadataEncoder
-from stssl.models.injection.base import Injection, Outputs
+from stssl.models.families import Family
+from stssl.models.injection.base import Injection, Outputs, read
 
 
 class TokenConfig(Config):
-    """One token, appended to the input tokens."""
+    """How many tokens, and before which block they are appended (0: the input, as published, with one token)."""
 
     name: Literal["token"] = "token"
+    count: int = Field(1, ge=1, le=8)
+    before_block: int = Field(0, ge=0, le=63)
 
 
 class Token(Injection):
-    """x ← [x; MLP(e) + p], e the encoded metadata and p a learned position vector.
+    """x ← [x; W e + p], e the encoded metadata [B, D] and p [n, D] learned position vectors.
 
-    The features are the output at that token, after the last norm. Source: Bernhard et al. (ECAI 2024).
+    W is the identity for one token, else a linear layer to n·D. The tokens have no image position: rotary positions
+    leave them alone. What leaves them after the last norm is what distillation aligns; the head pools the image's
+    tokens only, as in the network without metadata.
+
+    Source: Bernhard et al. (ECAI 2024), there with one token at the input. Deviation: the count and the block are free.
     """
 
     Config = TokenConfig
+    starts_blind = False  # a further token takes its share of the attention
 
-    def __init__(self, config: TokenConfig, backbone: VisionTransformer, encoder: MetadataEncoder) -> None:
+    def __init__(self, config: TokenConfig, backbone: Any, encoder: MetadataEncoder) -> None:
         super().__init__(backbone, encoder)
-        self.position = nn.Parameter(trunc_normal_(torch.zeros(1, 1, backbone.embed_dim), std=0.02))
+        self.config, width = config, backbone.embed_dim
+        self.position = nn.Parameter(trunc_normal_(torch.zeros(1, config.count, width), std=0.02))
+        self.expand = nn.Linear(width, config.count * width) if config.count > 1 else nn.Identity()
 
-    def forward(self, images: Tensor, place: Tensor, time: Tensor) -> Outputs:
-        vit = self.backbone
-        tokens = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
-        metadata = self.encoder(place, time)[:, None] + self.position
-        tokens = vit.norm(vit.blocks(torch.cat([tokens, metadata.to(tokens.dtype)], dim=1)))
-        # the head pools image tokens only, as in the network without metadata
-        return Outputs(vit.forward_head(tokens[:, :-1]), tokens[:, -1])
+    @classmethod
+    def refusal(cls, config: TokenConfig, family: Family, backbone: Any) -> str | None:
+        if not family.tokens:
+            return "only vision transformers have tokens to which it could be appended"
+        depth = len(backbone.blocks)
+        if config.before_block >= depth:
+            return f"before_block {config.before_block} does not exist; its {depth} blocks are 0 to {depth - 1}"
+        return None
+
+    @classmethod
+    def tokens(cls, config: TokenConfig) -> int:
+        return config.count
+
+    def before(self, number: int, x: Tensor, rope: Tensor | None, e: Tensor) -> tuple[Tensor, Tensor | None]:
+        if number != self.config.before_block:
+            return x, rope
+        tokens = self.expand(e).unflatten(1, self.position.shape[1:]) + self.position
+        family: Any = self.family
+        return family.append(x, rope, tokens)
+
+    def answer(self, features: Tensor, e: Tensor) -> Outputs:
+        count = self.config.count
+        return read(self.backbone, features[:, :-count], features[:, -count:].flatten(1))
