@@ -224,7 +224,8 @@ class Space:
         """Complete a first point with the base recipe's values and check it.
 
         Args:
-            values: Dotted key to value; keys that its own conditions switch off are dropped.
+            values: Dotted key to value; keys that its own conditions switch off are dropped. The settings of a plugin
+                that the base recipe has not are that plugin's own defaults.
             where: For messages: where the point stands.
 
         Raises:
@@ -235,7 +236,11 @@ class Space:
                 raise ConfigError(
                     f"{self.source}: {where}: '{key}' is not searched; {did_you_mean(key, self.parameters)}"
                 )
-        flat = cfg.flatten(Recipe.model_validate(self.base).dump())
+        chosen = {key: value for key, value in values.items() if key.removesuffix(".name") in PLUGINS}
+        try:
+            flat = cfg.flatten(self.recipe(chosen).dump())
+        except ConfigError:  # works, if at all, with the point's other values
+            flat = cfg.flatten(Recipe.model_validate(self.base).dump())
 
         def value_of(key: str, parameter: Parameter) -> Any:
             if key not in values and key not in flat:
