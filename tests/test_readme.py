@@ -18,6 +18,9 @@ from stssl.data.dataset import DataConfig
 from stssl.data.prepare import prepare
 from stssl.data.sources.base import Source
 from stssl.encodings.base import LocationEncoding
+from stssl.encodings.encoder import EncoderConfig, MetadataEncoder
+from stssl.models.backbone import ModelConfig, build_backbone
+from stssl.models.injection.base import Injection
 from stssl.search.config import SearchConfig
 from stssl.search.space import Space
 
@@ -52,9 +55,21 @@ def test_own_source(tmp_path: Path) -> None:
 
 def test_own_encoding(tmp_path: Path) -> None:
     plugin = example(LocationEncoding, tmp_path)
-    out = plugin(plugin.Config())(torch.tensor([[90.0, 180.0], [0.0, -180.0]]))
+    out = plugin(plugin.Config())(torch.tensor([[-90.0, 180.0], [0.0, -180.0]]))
     assert out.shape == (2, plugin.features)
-    assert torch.allclose(out[:, 2:], torch.tensor([[0.0, -1.0], [0.0, -1.0]]), atol=1e-6)
+    assert torch.allclose(out, torch.tensor([[-1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]), atol=1e-6)
+
+
+def test_own_injection(tmp_path: Path) -> None:
+    plugin = example(Injection, tmp_path)
+    for model in (ModelConfig(name="tiny", image_size=16, depth=1), ModelConfig(name="test_resnet", image_size=32)):
+        backbone = build_backbone(model, 3, 5)
+        network = plugin(plugin.Config(), backbone, MetadataEncoder(EncoderConfig(), backbone.num_features)).eval()
+        images = torch.randn(2, 3, model.image_size, model.image_size)
+        output = network(images, torch.zeros(2, 2), torch.zeros(2, dtype=torch.float64))
+        assert torch.equal(output.logits, backbone(images))
+        output.logits.sum().backward()
+        assert network.gain.weight.grad.abs().sum() > 0
 
 
 def test_own_algorithm(tmp_path: Path) -> None:

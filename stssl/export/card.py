@@ -43,7 +43,7 @@ def model_card(model: dict[str, Any], recipe: Recipe, dataset: Dataset, origin: 
             "",
             "## What it is",
             "",
-            f"- A timm VisionTransformer that maps {len(model['bands'])} bands ({', '.join(model['bands'])}, in this order) "
+            f"- A timm network that maps {len(model['bands'])} bands ({', '.join(model['bands'])}, in this order) "
             f"at {model['image_size']} px to {len(model['classes'])} classes ({per_image} per image): "
             f"{', '.join(model['classes'])}.",
             f"- Trained by {recipe.algorithm.name}, framework {recipe.framework} ({made[recipe.framework]}), on "

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from stssl.cli.app import main
-from stssl.config import read_yaml
 from stssl.search.config import SearchConfig
 from stssl.search.space import Space
 from stssl.training.recipe import Recipe
