@@ -13,7 +13,7 @@ import inspect
 import pkgutil
 from typing import Annotated, Any, Union
 
-from pydantic import BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 
 @functools.cache
@@ -54,6 +54,8 @@ def choice_of(package: str, base: type, default: str | None = None) -> Any:
     def full(value: Any) -> Any:
         if isinstance(value, str):
             return {"name": value}
+        if not isinstance(value, dict | BaseModel):
+            raise ValueError(f"expected a name, or a mapping with a name and settings, got {value!r}")
         return {"name": default, **value} if default and isinstance(value, dict) else value
 
     named = BeforeValidator(full)

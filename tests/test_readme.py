@@ -64,7 +64,7 @@ def test_own_injection(tmp_path: Path) -> None:
     plugin = example(Injection, tmp_path)
     for model in (ModelConfig(name="tiny", image_size=16, depth=1), ModelConfig(name="test_resnet", image_size=32)):
         backbone = build_backbone(model, 3, 5)
-        network = plugin(plugin.Config(), backbone, MetadataEncoder(EncoderConfig(), backbone.num_features)).eval()
+        network = plugin(plugin.Config(), backbone, MetadataEncoder(EncoderConfig(), plugin.embedding(backbone))).eval()
         images = torch.randn(2, 3, model.image_size, model.image_size)
         output = network(images, torch.zeros(2, 2), torch.zeros(2, dtype=torch.float64))
         assert torch.equal(output.logits, backbone(images))

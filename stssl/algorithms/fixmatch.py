@@ -1,4 +1,4 @@
-"""FixMatch: believe what the network is sure of (Sohn et al., NeurIPS 2020)."""
+"""FixMatch: believe what the network is sure of."""
 
 from __future__ import annotations
 
@@ -41,6 +41,8 @@ class FixMatch(Algorithm):
     """w = [max p ≥ τ] and ŷ = argmax p, or softmax(z/T) with soft labels.
 
     Multi-label, for each class: w = [p ≤ τ₋ or p ≥ τ₊] (one τ: max(p, 1-p) ≥ τ) and ŷ = [z ≥ 0], or σ(z/T).
+
+    Source: Sohn et al. (NeurIPS 2020); several labels per image as in Bernhard et al. (ECAI 2024).
     """
 
     Config = FixMatchConfig

@@ -239,8 +239,10 @@ def _legal(p: dict[str, Any]) -> str:
     if choices and not scalar:
         legal += f": {', '.join(choices)}"
     low, high = (None if p[end] is None else _yaml(p[end]) for end in ("low", "high"))
-    if low and high:
-        legal += f", {'above ' * p['low_exclusive']}{low} to {'below ' * p['high_exclusive']}{high}"
+    if low and high and (p["low_exclusive"] or p["high_exclusive"]):
+        legal += f" in {'(' if p['low_exclusive'] else '['}{low}, {high}{')' if p['high_exclusive'] else ']'}"
+    elif low and high:
+        legal += f", {low} to {high}"
     elif low:
         legal += f", {'above' if p['low_exclusive'] else 'at least'} {low}"
     elif high:

@@ -53,7 +53,9 @@ class MetadataEncoder(nn.Module):
     either, no random number is drawn. A place that is dropped or unknown hides the latitude from the time encoding too.
 
     Source: the metadata branch of Bernhard et al. (ECAI 2024). Deviation: where the place or the time of an image
-    is missing (NaN), a learned vector stands for its features; the reference lets the NaN through.
+    is missing (NaN), a learned vector, 0 at first, stands for its features; the reference lets the NaN through.
+
+    For half precision use autocast: a module cast to bfloat16 would have its tables cast too.
     """
 
     def __init__(self, config: EncoderConfig, width: int) -> None:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import functools
-import sys
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from pydantic import Field, field_validator, model_validator
-from timm.models import load_state_dict
 from torch import nn
 
 from stssl.config import Config
 from stssl.errors import CheckpointError, ConfigError, did_you_mean
 from stssl.models.families import FAMILIES, Family, family_named
+from stssl.models.weights import read_weights, refuse_misfits
 
 SIZES = {size: f"vit_{size}_patch16_224" for size in ("tiny", "small", "base", "large")}
 STRUCTURE = ("patch_size", "embed_dim", "depth", "num_heads")
@@ -47,8 +46,7 @@ class ModelConfig(Config):
             remedy = remedy if remedy.startswith("did") else f"sizes: {', '.join(SIZES)}"
             families = ", ".join(family.name for family in FAMILIES)
             raise ValueError(
-                f"'{name}' is not a timm model of a known family ({families}); {remedy} "
-                "(timm.list_models('vit_*') lists names)"
+                f"'{name}' is not a timm model of a known family ({families}); {remedy} (timm.list_models lists names)"
             )
         return name
 
@@ -98,39 +96,33 @@ def build_backbone(config: ModelConfig, channels: int, classes: int) -> Any:
         CheckpointError: The weights cannot be had or do not fit.
     """
     arguments = config.timm_arguments(channels, classes)
-    source: dict[str, Any] = {"pretrained": bool(config.pretrained)}
-    if isinstance(config.pretrained, str):
-        if not Path(config.pretrained).is_file():
-            raise CheckpointError(
-                f"model.pretrained: {config.pretrained}: no such file; give a weight file, true (timm's hub) or false"
-            )
-        source["pretrained_cfg_overlay"] = {"file": config.pretrained}
+    if isinstance(config.pretrained, str) and not Path(config.pretrained).is_file():
+        raise CheckpointError(
+            f"model.pretrained: {config.pretrained}: no such file; give a weight file, true (timm's hub) or false"
+        )
+    bare = skeleton(config) if config.pretrained else None
     try:
-        network: Any = _create(**arguments, drop_path_rate=config.drop_path_rate, **source)
+        source: dict[str, Any] = {"pretrained": bool(config.pretrained)}
         if isinstance(config.pretrained, str):
-            _refuse_missing(config.pretrained, network)
+            state = read_weights(config.pretrained, bare)
+            refuse_misfits(state, bare)
+            source["pretrained_cfg_overlay"] = {"state_dict": state}
+        return _create(**arguments, drop_path_rate=config.drop_path_rate, **source)
     except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         if config.pretrained:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise CheckpointError(
                 f"model.pretrained: {config.pretrained}: cannot load weights for {arguments['model_name']}: {reason}; "
                 "give the path of a weight file that fits, or false"
             ) from error
-        raise ConfigError(f"model: timm cannot build {arguments}: {error}") from error
-    patch = network.patch_embed.patch_size[0] if config.family.sized else 1
-    if config.image_size % patch:
-        raise ConfigError(
-            f"model.image_size: {config.image_size} is not a multiple of the patch size {patch} of "
-            f"{arguments['model_name']}; change it or set model.patch_size"
-        )
-    return network
+        raise ConfigError(f"model: timm cannot build {_shown(config)}: {reason}; change these keys") from error
 
 
 def skeleton(config: ModelConfig) -> Any:
-    """The network without memory for its weights: what it is made of, in milliseconds.
+    """The network without memory for its weights, in a fraction of a second: what it is made of, and that it runs.
 
     Raises:
-        ConfigError: timm refuses the structure.
+        ConfigError: timm refuses the structure, or images of this size cannot pass through it.
     """
     return _skeleton(config.model_copy(update={"pretrained": False, "drop_path_rate": 0.0}))
 
@@ -138,19 +130,34 @@ def skeleton(config: ModelConfig) -> Any:
 @functools.lru_cache(maxsize=64)
 def _skeleton(config: ModelConfig) -> Any:
     with torch.device("meta"):
-        return build_backbone(config, 3, 2)
+        network = build_backbone(config, 3, 2)
+        patch = network.patch_embed.patch_size[0] if config.family.sized else 1
+        if config.image_size % patch:
+            also = " or set model.patch_size" if config.family.structured else ""
+            raise ConfigError(
+                f"model.image_size: {config.image_size} is not a multiple of the patch size {patch} of "
+                f"'{config.name}'; change it{also}"
+            )
+        try:
+            network(torch.empty(2, 3, config.image_size, config.image_size))
+        except Exception as error:
+            reason = " ".join(f"{error}".split())
+            raise ConfigError(
+                f"model: images of {config.image_size} px cannot pass through {_shown(config)}: {reason}; "
+                "change these keys, or image_size"
+            ) from error
+    return network
 
 
-def _refuse_missing(path: str, network: Any) -> None:
-    """Refuse a weight file that lacks a layer: timm would leave that layer random and go on, but for the head."""
-    to_timm = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", lambda state, _: state)
-    given = to_timm(load_state_dict(path), network)
-    head = network.pretrained_cfg["classifier"]
-    free = tuple(f"{name}." for name in ((head,) if isinstance(head, str) else head))
-    missing = [key for key in network.state_dict() if key not in given and not key.startswith(free)]
-    if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise ValueError(f"the file has no {', '.join(missing[:3])}{more}")
+def batch_norm(network: nn.Module) -> bool:
+    """It normalises over the batch, and so cannot train on a single image."""
+    return any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+def _shown(config: ModelConfig) -> str:
+    """The keys that make the structure."""
+    given = {key: getattr(config, key) for key in STRUCTURE if getattr(config, key) is not None}
+    return ", ".join([f"name '{config.name}'", *(f"{key} {value}" for key, value in given.items())])
 
 
 def _create(**arguments: Any) -> nn.Module:

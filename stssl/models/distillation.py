@@ -21,12 +21,13 @@ class DistillationConfig(Config):
     `auto`: logits for the loss kl and for the injection logit_prior, else token where both networks can have one,
     else pooled.
 
-    `kl` is the Kullback-Leibler divergence of class probabilities at `temperature`. `views` are those on which
+    `loss`: auto is kl for logits, else mse (published). `kl` is the Kullback-Leibler divergence of class probabilities
+    at `temperature`. `views` are those on which
     teacher and student are compared (published: labeled images and strong views of unlabeled ones); `weak` costs the
     student a further forward pass. The weight rises linearly over `rampup_steps`.
     """
 
-    loss: Literal["mse", "mae", "cosine", "smooth_l1", "kl"] = "mse"
+    loss: Literal["auto", "mse", "mae", "cosine", "smooth_l1", "kl"] = "auto"
     weight: float = Field(1.0, ge=0, le=1000)
     on: Literal["auto", "token", "pooled", "logits"] = "auto"
     predictor: Literal["none", "linear", "mlp"] = "linear"
@@ -43,6 +44,10 @@ class DistillationConfig(Config):
     def weight_at(self, step: int) -> float:
         """The weight after `step` finished steps."""
         return self.weight * min(1.0, step / self.rampup_steps) if self.rampup_steps else self.weight
+
+    def loss_of(self, on: On) -> str:
+        """The loss for what is matched."""
+        return self.loss if self.loss != "auto" else "kl" if on == "logits" else "mse"
 
     def resolve(self, tokens: int, register: bool, prior: bool) -> On:
         """What is matched.

@@ -7,7 +7,7 @@ from typing import Any
 from stssl import plugins
 from stssl.models.backbone import ModelConfig, skeleton
 from stssl.models.distillation import DistillationConfig, On
-from stssl.models.families import FAMILIES, family_of
+from stssl.models.families import family_of
 from stssl.models.injection.base import Injection
 
 PACKAGE = "stssl.models.injection"
@@ -46,14 +46,21 @@ def resolve_distillation(model: ModelConfig, injection: Any, distillation: Disti
     tokens, register = plugin.tokens(injection), family.tokens and family.register(backbone) is not None
     on = distillation.resolve(tokens, register, injection.name == "logit_prior")
     if on == "token" and not tokens:
+        other = plugins.find(PACKAGE, Injection)["token"]
+        possible = other.refusal(other.Config(), family, backbone) is None
         raise ValueError(
             f"distillation.on: injection '{injection.name}' has no metadata token that could be matched; use on: pooled, "
-            "logits or auto, or injection: token"
+            f"logits or auto{', or injection: token' if possible else ''}"
         )
     if on == "token" and not register:
         raise ValueError(
-            f"distillation.on: model '{model.name}' cannot have the learnable token that the student needs; use on: "
-            f"pooled, logits or auto, or a model of {' or '.join(f.name for f in FAMILIES if f.tokens)} without one of its own"
+            f"distillation.on: model '{model.name}' has a distillation token of its own and no room for the learnable one "
+            "that the student needs; use on: pooled, logits or auto, or another vision transformer"
+        )
+    if on == "pooled" and injection.name == "logit_prior":
+        raise ValueError(
+            "distillation.on: with injection 'logit_prior' the teacher's pooled feature knows nothing of place and date; "
+            "use on: logits or auto"
         )
     if on == "pooled" and distillation.predictor == "none" and plugin.beside(injection):
         raise ValueError(

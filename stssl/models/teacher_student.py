@@ -10,6 +10,7 @@ from stssl import plugins
 from stssl.encodings.encoder import EncoderConfig, MetadataEncoder
 from stssl.models.backbone import ModelConfig, build_backbone
 from stssl.models.distillation import DistillationConfig, On, make_predictor, matched
+from stssl.models.families import family_of
 from stssl.models.injection.base import Injection, Outputs, read
 from stssl.models.pairs import PACKAGE, resolve_distillation
 from stssl.models.register import with_registers
@@ -42,7 +43,8 @@ class ImageNetwork(nn.Module):
         tokens = None
         if self.registers:
             end = self.backbone.num_prefix_tokens
-            tokens = features[:, end - self.registers : end].flatten(1)
+            family: Any = family_of(self.backbone)
+            tokens = family.normed_tokens(self.backbone, features[:, end - self.registers : end]).flatten(1)
         return read(self.backbone, features, tokens)
 
 
@@ -89,7 +91,7 @@ class Networks(nn.Module):
             self.distilled = resolve_distillation(model, injection, distillation)
         if framework != "plain":
             backbone = build_backbone(model, channels, classes)
-            encoder = MetadataEncoder(encoding, backbone.num_features)
+            encoder = MetadataEncoder(encoding, point.embedding(backbone))
             self.teacher = point(injection, backbone, encoder)
         if framework != "metadata_input":
             arguments = model.timm_arguments(channels, classes)

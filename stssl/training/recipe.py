@@ -13,7 +13,7 @@ from stssl.algorithms.base import Algorithm
 from stssl.data.augment import ViewConfig
 from stssl.data.dataset import DataConfig
 from stssl.encodings.encoder import EncoderConfig
-from stssl.models.backbone import ModelConfig, skeleton
+from stssl.models.backbone import ModelConfig, batch_norm, skeleton
 from stssl.models.distillation import DistillationConfig
 from stssl.models.pairs import check_injection, resolve_distillation
 from stssl.models.teacher_student import AnyInjection, Framework
@@ -77,7 +77,13 @@ class Recipe(cfg.Config):
                 f"framework '{self.framework}' needs metadata, but encoding.location and encoding.time are both none; "
                 "choose an encoding or framework: plain"
             )
-        skeleton(self.model)  # a structure that timm refuses is a fault of the recipe
+        backbone = skeleton(self.model)  # a structure that cannot work is a fault of the recipe
+        batch = "batch_unlabeled" if self._draws_unlabeled() else "batch_labeled"
+        if getattr(self.training, batch) < 2 and batch_norm(backbone):
+            raise ValueError(
+                f"training.{batch}: model '{self.model.name}' has batch norm, which cannot train on 1 image at a time; "
+                "use 2 or more"
+            )
         if self.framework != "plain":
             check_injection(self.model, self.injection)
         if self.framework == "teacher_student" and self.distillation.weight > 0:
@@ -88,6 +94,10 @@ class Recipe(cfg.Config):
                     f"distillation.views: {views} views are of unlabeled images, of which algorithm "
                     f"'{self.algorithm.name}' draws none; use views: labeled"
                 )
+        if self.distillation.rampup_steps >= self.training.steps:
+            raise ValueError(
+                f"distillation.rampup_steps {self.distillation.rampup_steps} must be below training.steps {self.training.steps}"
+            )
         if self.optimizer.warmup_steps >= self.training.steps:
             raise ValueError(
                 f"optimizer.warmup_steps {self.optimizer.warmup_steps} must be below training.steps {self.training.steps}"

@@ -182,7 +182,9 @@ class Trainer:
                     student.append(match("student", self.networks.student(weak_images)))
                     teacher.append(match("teacher", weak))
         pair = torch.cat(student), torch.cat(teacher)
-        return distillation_loss(*pair, config.loss, self.dataset.task, config.temperature)
+        assert self.networks.distilled is not None
+        loss = config.loss_of(self.networks.distilled)
+        return distillation_loss(*pair, loss, self.dataset.task, config.temperature)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.training.precision == "bfloat16")

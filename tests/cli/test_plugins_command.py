@@ -118,7 +118,7 @@ def test_one_name_shows_all_that_is_written(capsys: pytest.CaptureFixture[str]) 
     assert "Multi-label, for each class: w = [p ≤ τ₋ or p ≥ τ₊]" in text
     assert re.search(r"`threshold_negative`,\s+`threshold_positive` replaces it", text)
     assert "supervised" not in text and not re.search(r" $", text, re.MULTILINE)
-    assert re.search(r"\n    temperature +=.*float, above 0 to 10\n", text)
+    assert re.search(r"\n    temperature +=.*float in \(0, 10\]\n", text)
     inherited = shown("bigearthnet_v2", capsys=capsys)
     assert "drop_seasonal_snow: Leave out patches" in inherited and "reBEN" in inherited
     assert [e["kind"] for e in told("none", capsys=capsys)] == ["encoding.location", "encoding.time"]
@@ -160,7 +160,7 @@ def test_settings_of_every_form_are_told_as_in_yaml() -> None:
         ("above", "= 0.001", "float, above 0"),
         ("below", "= null", "int or null, below 8"),
         ("small", "= 0.5", "float, at most 1"),
-        ("half_open", "= 0", "float, 0 to below 1"),
+        ("half_open", "= 0", "float in [0, 1)"),
         ("word", '= "no"', 'a, "no", null'),  # a bare `no` is false in YAML
         ("several", "= [a]", "list of str: a, b"),
         ("pair", "= [0, 1]", "list of float, at least 0"),

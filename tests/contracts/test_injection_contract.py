@@ -55,7 +55,7 @@ CASES = pytest.mark.parametrize("config, model", cases())
 def make(config: Any, model: str, seed: int = 0) -> Injection:
     torch.manual_seed(seed)
     backbone = build_backbone(ModelConfig(name=model, **NETWORKS[model]), 3, 5)
-    encoder = MetadataEncoder(EncoderConfig(), backbone.num_features)
+    encoder = MetadataEncoder(EncoderConfig(), INJECTIONS[config.name].embedding(backbone))
     network = plugins.build("stssl.models.injection", Injection, config, backbone, encoder)
     assert isinstance(network, Injection)
     return network

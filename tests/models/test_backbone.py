@@ -14,7 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from stssl.config import validate
 from stssl.errors import CheckpointError, ConfigError
-from stssl.models.backbone import SIZES, ModelConfig, build_backbone
+from stssl.models.backbone import SIZES, ModelConfig, build_backbone, skeleton
 from stssl.models.register import with_registers
 
 TINY: dict[str, Any] = {"name": "tiny", "image_size": 16, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
@@ -227,6 +227,32 @@ def test_the_missing_layers_are_named(tmp_path: Path) -> None:
         build(pretrained=str(foreign_files(tmp_path)["a layer less"]))
 
 
+@pytest.mark.parametrize("name", ["tiny", "vit_little_patch16_reg4_gap_256", "vit_small_patch16_dinov3"])
+def test_a_distilled_student_is_a_start_for_others(name: str, tmp_path: Path) -> None:
+    """Its register was for distillation: a network without one, or with one of its own, takes all the rest."""
+    network = build(name=name, seed=9)
+    wider, _ = with_registers(network, ModelConfig(**{**TINY, "name": name}).timm_arguments(3, 5), 0.0, 2)
+    save_file(wider.state_dict(), tmp_path / "student.safetensors")
+    again = build(name=name, pretrained=str(tmp_path / "student.safetensors"))
+    for key, tensor in network.state_dict().items():
+        assert key.startswith("head.") or torch.equal(again.state_dict()[key], tensor), key
+
+
+def test_old_files_of_a_resnet_and_files_with_more_layers(tmp_path: Path) -> None:
+    torch.manual_seed(9)
+    network = build_backbone(ModelConfig(name="test_resnet", image_size=32), 3, 5)
+    state = {key: t for key, t in network.state_dict().items() if not key.endswith("num_batches_tracked")}
+    torch.save(state, tmp_path / "old.pth")
+    again = build_backbone(ModelConfig(name="test_resnet", image_size=32, pretrained=str(tmp_path / "old.pth")), 3, 5)
+    for key, tensor in state.items():
+        assert key.startswith("fc.") or torch.equal(again.state_dict()[key], tensor), key
+    save_file(build(depth=3).state_dict(), tmp_path / "deep.safetensors")
+    with pytest.raises(
+        CheckpointError, match=r"more layers than the network: blocks.2.attn.* and .* more; give the path"
+    ):
+        build(pretrained=str(tmp_path / "deep.safetensors"))
+
+
 # --- refusals -------------------------------------------------------------------------------------------------------
 
 
@@ -267,7 +293,7 @@ def test_settings_refused(settings: dict[str, Any], message: str) -> None:
 )
 def test_a_structure_that_cannot_work(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        build_backbone(ModelConfig(**{"name": "tiny", "image_size": 16, "depth": 1, **settings}), 3, 5)
+        skeleton(ModelConfig(**{"name": "tiny", "image_size": 16, "depth": 1, **settings}))
 
 
 def test_a_tagged_timm_name() -> None:

@@ -74,7 +74,7 @@ def test_starts_as_the_image_only_network_where_it_can(name: str, network: Any) 
     if plugin.refusal(config, family_of(network), network):
         assert not family_of(network).tokens and name == "token"
         return
-    injection = plugin(config, network, MetadataEncoder(EncoderConfig(), network.num_features)).eval()
+    injection = plugin(config, network, MetadataEncoder(EncoderConfig(), plugin.embedding(network))).eval()
     images, place = images_for(network), torch.tensor([[1.0, 2.0], [-80.0, 170.0], [float("nan")] * 2])
     output = injection(images, place, torch.tensor([0.0, 17_000.5, float("nan")], dtype=torch.float64))
     assert torch.equal(output.logits, network(images)) == plugin.starts_blind
@@ -94,9 +94,25 @@ def test_appended_tokens_have_no_place_in_the_image(network: Any) -> None:
         sin, cos = longer_rope[..., -2:, :].chunk(2, dim=-1)
         assert (sin == 0).all() and (cos == 1).all()
         assert torch.equal(longer_rope[..., :-2, :], rope)
+    # two new tokens that change places: the image's tokens see no difference
+    one, two = torch.eye(2, 32).expand(3, 2, 32), torch.eye(2, 32).flip(0).expand(3, 2, 32)
+    longer, swapped = family.append(x, rope, one)[0], family.append(x, rope, two)[0]
     for number in range(len(network.blocks)):
-        longer = family.block(network, number, longer, longer_rope)
-    assert longer.isfinite().all()
+        longer, swapped = (family.block(network, number, tokens, longer_rope) for tokens in (longer, swapped))
+    torch.testing.assert_close(longer[:, :-2], swapped[:, :-2], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(longer[:, -2:], swapped[:, -2:].flip(1), rtol=1e-4, atol=1e-5)
+
+
+def test_tokens_are_matched_after_the_last_norm(network: Any) -> None:
+    """Also where timm norms after pooling: else the weight of distillation would mean another thing for each network."""
+    family: Any = family_of(network)
+    if not family.tokens:
+        pytest.skip("no tokens")
+    late = isinstance(network.norm, torch.nn.Identity)
+    norm = network.fc_norm if late else network.norm
+    tokens = 100 * torch.randn(3, 2, 32)
+    torch.testing.assert_close(family.normed_tokens(network, tokens if late else norm(tokens)), norm(tokens))
+    assert not isinstance(norm, torch.nn.Identity)
 
 
 def test_registers_for_the_student(network: Any) -> None:

@@ -32,7 +32,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no class token": (
         {"injection": {"name": "add", "to": "both"}, "model.name": "vit_base_patch16_siglip_gap_224"},
-        "injection: add with model 'vit_base.*': to: both needs a class token, which it has not; use to: patches",
+        "injection: add with model 'vit_base.*': to: both needs a class token, which this model lacks; use to: patches",
     ),
     "block beyond": (
         {"injection": {"name": "film", "blocks": [0, 7]}},
@@ -42,8 +42,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no block": ({"injection": {"name": "cross_attention", "blocks": []}}, ".*blocks must name at least one block"),
     "no number": (
         {"injection": {"name": "film", "blocks": [True]}},
-        "(?s).*injection.blocks.0: input should be a valid integer",
+        r"injection.blocks: expected one of all, .*, or a list of block numbers from 0, got \[True\]$",
     ),
+    "no span": (
+        {"injection": {"name": "film", "blocks": "middle"}},
+        "injection.blocks: expected one of all, first_half, .*, got 'middle'$",
+    ),
+    "no plugin": ({"injection": ["film"]}, r"injection: expected a name, or a mapping .*, got \['film'\]$"),
+    "nothing": ({"injection": None}, "injection: expected a name, or a mapping with a name and settings, got None$"),
     "token before": (
         {"injection.before_block": 1},
         "injection: token with model 'tiny': before_block 1 does not exist",
@@ -54,7 +60,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no register": (
         {**DISTILLED, "distillation.on": "token"},
-        "distillation.on: model 'deit_tiny_distilled_patch16_224' cannot have the learnable token .*; use on: pooled",
+        "distillation.on: model 'deit_tiny_distilled_patch16_224' has a distillation token of its own .*; use on: pooled",
     ),
     "kl of features": (
         {"distillation.loss": "kl", "distillation.on": "pooled"},
@@ -70,8 +76,37 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "structure": (
         {"model": {"name": "small", "num_heads": 5}, "framework": "plain"},
-        "model: timm cannot build .*divisible by num_heads",
+        "model: timm cannot build name 'small', num_heads 5: .*divisible by num_heads; change these keys",
     ),
+    "too small": (
+        {"model": {"name": "convnext_atto", "image_size": 16}, "framework": "plain"},
+        "model: images of 16 px cannot pass through name 'convnext_atto': .*; change these keys, or image_size",
+    ),
+    "rotation of odd heads": (
+        {"model.name": "vit_small_patch16_dinov3", "model.embed_dim": 36, "model.num_heads": 6},
+        "model: images of 16 px cannot pass through name 'vit_small_patch16_dinov3', patch_size 8, embed_dim 36, ",
+    ),
+    "no patch": (
+        {"model": {"name": "swin_tiny_patch4_window7_224", "image_size": 34}, "framework": "plain"},
+        "model.image_size: 34 is not a multiple of the patch size 4 of 'swin_tiny.*'; change it$",
+    ),
+    "batch norm of one": (
+        {**RESNET, "injection": "film", "training.batch_unlabeled": 1},
+        "training.batch_unlabeled: model 'test_resnet' has batch norm, .*; use 2 or more",
+    ),
+    "batch norm of one label": (
+        {**RESNET, "framework": "plain", "algorithm": "supervised", "training.batch_labeled": 1},
+        "training.batch_labeled: model 'test_resnet' has batch norm",
+    ),
+    "prior": (
+        {"injection": "logit_prior", "distillation.on": "pooled"},
+        "distillation.on: with injection 'logit_prior' the teacher's pooled feature knows nothing of place and date; use on: l",
+    ),
+    "token of a ResNet": (
+        {**RESNET, "injection": "film", "distillation.on": "token"},
+        "distillation.on: injection 'film' has no metadata token that could be matched; use on: pooled, logits or auto$",
+    ),
+    "ramp": ({"distillation.rampup_steps": 6}, "distillation.rampup_steps 6 must be below training.steps 6"),
 }
 
 
@@ -79,7 +114,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 def test_refused_when_the_recipe_is_read(
     changes: dict[str, Any], said: str, make_recipe: Callable[..., Recipe]
 ) -> None:
-    with pytest.raises(ConfigError, match=f"^recipe.yaml: {said}" if "(?s)" not in said else said):
+    with pytest.raises(ConfigError, match=f"^recipe.yaml: {said}"):
         make_recipe(changes)
 
 
@@ -96,7 +131,6 @@ def test_what_a_framework_does_not_use_is_not_refused(make_recipe: Callable[...,
         ({"injection": "film"}, "pooled"),
         ({"injection": "logit_prior"}, "logits"),
         ({"distillation.loss": "kl"}, "logits"),
-        ({"injection": "logit_prior", "distillation.on": "pooled"}, "pooled"),
         ({"distillation.on": "pooled"}, "pooled"),
         (DISTILLED, "pooled"),  # the student can have no register
         ({**RESNET, "injection": "add"}, "pooled"),

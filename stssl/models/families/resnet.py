@@ -31,12 +31,12 @@ class ResNets(Family):
         return x
 
     def stem_width(self, net: Any) -> int:
-        return int(net.bn1.num_features)
+        return int(net.layer1[0].conv1.in_channels)
 
     def width(self, net: Any, number: int) -> int:
         block: Any = self.blocks(net)[number]
-        last = block.bn3 if hasattr(block, "bn3") else block.bn2
-        return int(last.num_features)
+        last = block.conv3 if hasattr(block, "conv3") else block.conv2
+        return int(last.out_channels)
 
     def film(self, net: Any, number: int) -> Film | None:
         return Film(1, 2, self.width(net, number))

@@ -23,7 +23,7 @@ class AddConfig(Config):
 class Add(Injection):
     """x ← x + W e at the input of the first block, W [C, E] = 0 at first.
 
-    Source: as position embeddings enter a vision transformer (Dosovitskiy et al., ICLR 2021).
+    Source: Dosovitskiy et al. (ICLR 2021), whose position embeddings enter so.
     """
 
     Config = AddConfig
@@ -31,12 +31,12 @@ class Add(Injection):
     def __init__(self, config: AddConfig, backbone: Any, encoder: MetadataEncoder) -> None:
         super().__init__(backbone, encoder)
         self.target = config.to
-        self.offset = zeroed(nn.Linear(backbone.num_features, self.family.stem_width(backbone)))
+        self.offset = zeroed(nn.Linear(self.embedding(backbone), self.family.stem_width(backbone)))
 
     @classmethod
     def refusal(cls, config: AddConfig, family: Family, backbone: Any) -> str | None:
         if config.to != "patches" and getattr(backbone, "cls_token", None) is None:
-            return f"to: {config.to} needs a class token, which it has not; use to: patches"
+            return f"to: {config.to} needs a class token, which this model lacks; use to: patches"
         return None
 
     def before(self, number: int, x: Tensor, rope: Tensor | None, e: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -45,12 +45,9 @@ class Add(Injection):
         offset = self.family.spread(self.offset(e), x)
         if not self.family.tokens:
             return x + offset, rope
-        prefix = self.backbone.num_prefix_tokens
-        head, registers, patches = x[:, :1], x[:, 1:prefix], x[:, prefix:]
-        if prefix == 0:
-            head, registers = x[:, :0], x[:, :0]
+        first, patches = x.split([self.backbone.num_prefix_tokens, x.shape[1] - self.backbone.num_prefix_tokens], dim=1)
         if self.target != "patches":
-            head = head + offset
+            first = torch.cat([first[:, :1] + offset, first[:, 1:]], dim=1)
         if self.target != "class_token":
             patches = patches + offset
-        return torch.cat([head, registers, patches], dim=1), rope
+        return torch.cat([first, patches], dim=1), rope

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import BeforeValidator
 from torch import Tensor, nn
 
 from stssl.encodings.encoder import MetadataEncoder
 from stssl.models.families import Family, family_of
 
-Blocks = Literal["all", "first_half", "last_half", "first", "last"] | tuple[Annotated[int, Field(strict=True)], ...]
+SPANS = ("all", "first_half", "last_half", "first", "last")
+
+
+def _as_blocks(value: Any) -> Any:
+    numbers = isinstance(value, list | tuple) and all(type(number) is int for number in value)
+    if not numbers and value not in SPANS:
+        raise ValueError(f"expected one of {', '.join(SPANS)}, or a list of block numbers from 0, got {value!r}")
+    return value
+
+
+Blocks = Annotated[
+    Literal["all", "first_half", "last_half", "first", "last"] | tuple[int, ...], BeforeValidator(_as_blocks)
+]
 
 
 class Outputs(NamedTuple):
@@ -32,7 +44,7 @@ class Injection(nn.Module):
 
     Args:
         backbone: A timm network of a known family.
-        encoder: Place and time to e, [B, E] with E = `backbone.num_features`.
+        encoder: Place and time to e, [B, E] with E as `embedding` says.
     """
 
     starts_blind = True
@@ -47,6 +59,11 @@ class Injection(nn.Module):
     def refusal(cls, config: Any, family: Family, backbone: Any) -> str | None:
         """Why this cannot work with a backbone, and what would; None where it can."""
         return None
+
+    @classmethod
+    def embedding(cls, backbone: Any) -> int:
+        """E, the width of the embedded metadata; bounded, as wide convolutional networks would make a huge teacher."""
+        return min(int(backbone.num_features), 384)
 
     @classmethod
     def tokens(cls, config: Any) -> int:

@@ -26,14 +26,14 @@ class Concat(Injection):
     A linear head on [h; u] is head(h) + V u, so timm's head stays as it is. The feature that a student learns to
     predict is [h; W e], [B, D+w].
 
-    Source: late fusion by concatenation, as in Tang et al. (ICCV 2015).
+    Source: Tang et al. (ICCV 2015), who concatenate features of the place.
     """
 
     Config = ConcatConfig
 
     def __init__(self, config: ConcatConfig, backbone: Any, encoder: MetadataEncoder) -> None:
         super().__init__(backbone, encoder)
-        self.reduce = nn.Linear(backbone.num_features, config.width)
+        self.reduce = nn.Linear(self.embedding(backbone), config.width)
         self.columns = zeroed(nn.Linear(config.width, backbone.num_classes, bias=False))
 
     @classmethod

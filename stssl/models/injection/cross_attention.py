@@ -43,16 +43,16 @@ class Attend(nn.Module):
 
 
 class CrossAttention(Injection):
-    """x ← x + W_o · Attn(LN(x), tokens(e)) after chosen blocks; tokens(e) = W e + p, [B, n, E]; W_o = 0 at first.
+    """x ← x + W_o · Attn(LN(x), tokens(e)) after chosen blocks; tokens(e) = W e + b, [B, n, E]; W_o = 0 at first.
 
-    Source: attention of Vaswani et al. (NeurIPS 2017).
+    Source: Vaswani et al. (NeurIPS 2017), attention to another sequence.
     """
 
     Config = CrossAttentionConfig
 
     def __init__(self, config: CrossAttentionConfig, backbone: Any, encoder: MetadataEncoder) -> None:
         super().__init__(backbone, encoder)
-        self.count, width = config.tokens, backbone.num_features
+        self.count, width = config.tokens, self.embedding(backbone)
         self.expand = nn.Linear(width, config.tokens * width)
         blocks = chosen(config.blocks, len(self.family.blocks(backbone)))
         self.attend = nn.ModuleDict(

@@ -37,7 +37,7 @@ class FilmInjection(Injection):
         self.shapes = {number: self.family.film(backbone, number) for number in blocks}
         self.modulation = nn.ModuleDict(
             {
-                str(number): zeroed(nn.Linear(backbone.num_features, shape.branches * shape.parts * shape.channels))
+                str(number): zeroed(nn.Linear(self.embedding(backbone), shape.branches * shape.parts * shape.channels))
                 for number, shape in self.shapes.items()
                 if shape is not None
             }

@@ -25,7 +25,7 @@ class LogitPrior(Injection):
     For independent evidence, log p(y | image, place) is log p(y | image) + log p(y | place) but for a constant.
     Image and metadata meet nowhere else, so the student learns from the logits.
 
-    Source: the geographical prior of Mac Aodha et al. (ICCV 2019), there trained apart from the image's network.
+    Source: Mac Aodha et al. (ICCV 2019), a geographical prior, there trained apart from the image's network.
     """
 
     Config = LogitPriorConfig
@@ -33,7 +33,7 @@ class LogitPrior(Injection):
     def __init__(self, config: LogitPriorConfig, backbone: Any, encoder: MetadataEncoder) -> None:
         super().__init__(backbone, encoder)
         self.scale = config.scale
-        self.prior = nn.Sequential(nn.GELU(), zeroed(nn.Linear(backbone.num_features, backbone.num_classes)))
+        self.prior = nn.Sequential(nn.GELU(), zeroed(nn.Linear(self.embedding(backbone), backbone.num_classes)))
 
     def answer(self, features: Tensor, e: Tensor) -> Outputs:
         image = read(self.backbone, features)

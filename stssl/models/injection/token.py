@@ -24,7 +24,7 @@ class TokenConfig(Config):
 
 
 class Token(Injection):
-    """x ← [x; W e + p], e the encoded metadata [B, D] and p [n, D] learned position vectors.
+    """x ← [x; W e + p], e the encoded metadata [B, D], and p [n, D] learned position vectors.
 
     W is the identity for one token, else a linear layer to n·D. The tokens have no image position: rotary positions
     leave them alone. What leaves them after the last norm is what distillation aligns; the head pools the image's
@@ -52,6 +52,10 @@ class Token(Injection):
         return None
 
     @classmethod
+    def embedding(cls, backbone: Any) -> int:
+        return int(backbone.embed_dim)
+
+    @classmethod
     def tokens(cls, config: TokenConfig) -> int:
         return config.count
 
@@ -63,5 +67,7 @@ class Token(Injection):
         return family.append(x, rope, tokens)
 
     def answer(self, features: Tensor, e: Tensor) -> Outputs:
+        family: Any = self.family
         count = self.config.count
-        return read(self.backbone, features[:, :-count], features[:, -count:].flatten(1))
+        tokens = family.normed_tokens(self.backbone, features[:, -count:])
+        return read(self.backbone, features[:, :-count], tokens.flatten(1))
