@@ -95,6 +95,7 @@ def prepare(
             place.sweep(target, card, old)
             return Prepared(card, True, skipped)
     except Timeout:
+        empty = False  # the folder is the other process's
         raise DataError(
             f"{target}: another process is preparing this folder; wait for it or use another --out"
         ) from None

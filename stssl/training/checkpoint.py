@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from stssl.config import flatten
 from stssl.errors import CheckpointError
 from stssl.files import atomic_path
 
@@ -43,3 +45,33 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> dict[str, Any]
             f"{path}: not a stssl checkpoint of format {FORMAT}; delete it to start this training anew"
         )
     return state
+
+
+def check(state: dict[str, Any], recipe: dict[str, Any], digest: str, fingerprint: str, source: str) -> None:
+    """Refuse a checkpoint of another recipe or of other data.
+
+    Args:
+        state: The checkpoint.
+        recipe: The recipe at hand, as plain data.
+        digest: Its digest.
+        fingerprint: Of the data at hand.
+        source: For messages: where the checkpoint lies.
+
+    Raises:
+        CheckpointError: Names the keys that differ.
+    """
+    if state["digest"] != digest:
+        theirs, ours = flatten(json.loads(state["recipe"])), flatten(recipe)
+        keys = [
+            k for k in {**theirs, **ours} if theirs.get(k) != ours.get(k) and k not in ("data.shards", "data.residency")
+        ]
+        shown = "; ".join(f"{k}: {theirs.get(k)} there, {ours.get(k)} here" for k in keys[:3])
+        more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+        raise CheckpointError(
+            f"{source}: a checkpoint of another recipe ({shown}{more}); use that recipe or another output folder"
+        )
+    if state["fingerprint"] != fingerprint:
+        raise CheckpointError(
+            f"{source}: trained on other data (fingerprint {state['fingerprint'][:12]}, the shards in "
+            f"{recipe['data']['shards']} have {fingerprint[:12]}); use those shards or another output folder"
+        )

@@ -20,7 +20,6 @@ from torch import Tensor
 from stssl import plugins
 from stssl.algorithms.base import Algorithm
 from stssl.algorithms.distillation import distillation_loss
-from stssl.config import flatten
 from stssl.data.augment import Views
 from stssl.data.batches import Batches
 from stssl.data.dataset import Dataset
@@ -28,6 +27,7 @@ from stssl.data.schema import Batch
 from stssl.errors import CheckpointError, ConfigError
 from stssl.models.injection.base import Outputs
 from stssl.models.teacher_student import Networks, Role
+from stssl.training import checkpoint
 from stssl.training.evaluate import Diverged, evaluate
 from stssl.training.optim import lr_factor, make_optimizer
 from stssl.training.recipe import Recipe
@@ -246,24 +246,8 @@ class Trainer:
         Raises:
             CheckpointError: The state belongs to another recipe, other data or another version of stssl.
         """
-        if state["digest"] != self.recipe.digest():
-            theirs, ours = flatten(json.loads(state["recipe"])), flatten(self.recipe.dump())
-            keys = [
-                k
-                for k in {**theirs, **ours}
-                if theirs.get(k) != ours.get(k) and k not in ("data.shards", "data.residency")
-            ]
-            shown = "; ".join(f"{k}: {theirs.get(k)} there, {ours.get(k)} here" for k in keys[:3])
-            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-            raise CheckpointError(
-                f"{source}: a checkpoint of another recipe ({shown}{more}); use that recipe or another output folder"
-            )
-        if state["fingerprint"] != self.dataset.store.card.fingerprint:
-            raise CheckpointError(
-                f"{source}: trained on other data (fingerprint {state['fingerprint'][:12]}, the shards in "
-                f"{self.recipe.data.shards} have {self.dataset.store.card.fingerprint[:12]}); "
-                "use those shards or another output folder"
-            )
+        card = self.dataset.store.card
+        checkpoint.check(state, self.recipe.dump(), self.recipe.digest(), card.fingerprint, source)
         try:
             self.networks.load_state_dict(state["networks"])
             self.ema.module.load_state_dict(state["ema"])

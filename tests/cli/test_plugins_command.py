@@ -13,7 +13,8 @@ from pydantic import Field, ValidationError
 from stssl import plugins
 from stssl.algorithms.base import Algorithm
 from stssl.cli.app import main
-from stssl.cli.plugins import _limits, _paper, _parameters, _reflow, _row, _sentence
+from stssl.cli.plugins import _paper, _reflow, _sentence
+from stssl.cli.settings import limits_of, parameters, row
 from stssl.config import Config
 from stssl.data.sources.base import Source
 from stssl.encodings.base import LocationEncoding, TimeEncoding
@@ -156,7 +157,7 @@ class AllKinds(Config):
 
 
 def test_settings_of_every_form_are_told_as_in_yaml() -> None:
-    assert [_row(p) for p in _parameters(AllKinds)] == [
+    assert [row(p) for p in parameters(AllKinds)] == [
         ("above", "= 0.001", "float, above 0"),
         ("below", "= null", "int or null, below 8"),
         ("small", "= 0.5", "float, at most 1"),
@@ -170,7 +171,7 @@ def test_settings_of_every_form_are_told_as_in_yaml() -> None:
         ("text", '= "it\'s, so"', "str"),
         ("needed", "required", "true, false"),
     ]
-    assert _limits({}, {})["type"] == "any"
+    assert limits_of({}, {})["type"] == "any"
 
 
 def test_first_sentence_and_paper() -> None:

@@ -1,5 +1,6 @@
 """Preparing: whole or absent, the same bytes for the same input, goes on where it was, spares what is not ours."""
 
+import contextlib
 import csv
 import os
 import re
@@ -8,11 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from stssl.data.jobs import in_turn
 from stssl.data.prepare import prepare
@@ -315,6 +318,23 @@ def test_disk_full_loses_nothing(list_source, tmp_path: Path) -> None:
 def test_locked(small, tmp_path: Path) -> None:
     with FileLock(tmp_path / ".out.lock"), pytest.raises(DataError, match="another process"):
         prepare(small(), tmp_path / "out")
+
+
+def test_a_refused_process_leaves_the_others_empty_folder(
+    small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one made it between the refused one's first look and its attempt to lock."""
+
+    @contextlib.contextmanager
+    def taken(target: Any) -> Iterator[None]:
+        target.path.mkdir()
+        raise Timeout("lock")
+        yield
+
+    monkeypatch.setattr("stssl.data.prepare.place.locked", taken)
+    with pytest.raises(DataError, match="another process"):
+        prepare(small(), tmp_path / "out")
+    assert (tmp_path / "out").is_dir()
 
 
 def test_unwritable(small, tmp_path: Path) -> None:
