@@ -165,7 +165,8 @@ BAD_SEARCHES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "unknown band": ({"recipe.data.bands": ["B4"]}, ("B4", "did you mean")),
     "too many labels": ({"recipe.data.labeled": {"per_class": 50}}, ("data.labeled.per_class", "50")),
     "no such shards": ({"recipe.data.shards": "/nowhere/at/all"}, ("/nowhere/at/all", "launch.py prepare")),
-    "no vit": ({"recipe.model": {"name": "resnet50"}}, ("s.yaml", "model.name", "resnet50")),
+    "no model": ({"recipe.model": {"name": "vgg16"}}, ("s.yaml", "model.name", "vgg16")),
+    "no pair": ({"recipe.model": {"name": "resnet50"}}, ("s.yaml", "injection", "'token'", "resnet50", "film")),
     "nothing to export": (
         {"recipe.framework": "metadata_input", "space": {"optimizer.lr": {"loguniform": [1e-4, 1e-2]}}},
         ("s.yaml", "framework", "nothing to replicate or export"),

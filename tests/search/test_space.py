@@ -29,8 +29,8 @@ RICH: dict[str, Any] = {
     "algorithm.threshold": {"uniform": [0.5, 0.95], "when": {"algorithm.name": "fixmatch"}},
     "algorithm.hard_labels": {"choice": [True, False], "when": {"algorithm.name": "fixmatch"}},
     "algorithm.temperature": {"loguniform": [0.1, 10], "when": {"algorithm.hard_labels": False}},
-    "distillation.loss": {"choice": ["mse", "mae", "cosine"], "when": {"framework": "teacher_student"}},
-    "distillation.weight": {"loguniform": [0.001, 1], "when": {"distillation.loss": ["mse", "mae"]}},
+    "distillation.loss": {"choice": ["auto", "mae", "cosine"], "when": {"framework": "teacher_student"}},
+    "distillation.weight": {"loguniform": [0.001, 1], "when": {"distillation.loss": ["auto", "mae"]}},
     "encoding.time.name": {
         "choice": ["none", "day_of_year"],
         "when": {"framework": ["metadata_input", "teacher_student"]},
@@ -176,8 +176,8 @@ SPACES = {  # a space, what is said
     "never": (
         {
             **FRAMEWORK,
-            "distillation.loss": {"choice": ["mse", "mae"], "when": {"framework": "teacher_student"}},
-            "distillation.weight": {**RANGE, "when": {"distillation.loss": "mse", "framework": "plain"}},
+            "distillation.loss": {"choice": ["auto", "mae"], "when": {"framework": "teacher_student"}},
+            "distillation.weight": {**RANGE, "when": {"distillation.loss": "auto", "framework": "plain"}},
         },
         "s.yaml: space.distillation.weight.when: no value of framework meets all conditions",
     ),
@@ -362,7 +362,7 @@ def test_walk_visits_everything_once(search_config, space_of) -> None:
     space = {
         **FRAMEWORK,
         "views.strong_ops": {"int": [0, 2]},
-        "distillation.loss": {"choice": ["mse", "mae"], "when": {"framework": "teacher_student"}},
+        "distillation.loss": {"choice": ["auto", "mae"], "when": {"framework": "teacher_student"}},
     }
     found = read(search_config, space_of, space)[1]
     seen: list[dict[str, Any]] = []

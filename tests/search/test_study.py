@@ -178,7 +178,7 @@ def test_a_finite_space_is_used_up(backend, search_config, sampler: str) -> None
     space = {
         "framework": {"choice": ["plain", "teacher_student"]},
         "views.strong_ops": {"int": [0, 4]},
-        "distillation.loss": {"choice": ["mse", "mae", "cosine"], "when": {"framework": "teacher_student"}},
+        "distillation.loss": {"choice": ["auto", "mae", "cosine"], "when": {"framework": "teacher_student"}},
     }
     config = search_config(trials=100, space=space, sampler={"name": sampler, "startup_trials": 3})
     run = backend(config, workers=3, crash=0.05)
