@@ -7,10 +7,11 @@ Three claims of Spatiotemporal SSL (Bernhard et al., ECAI 2024), each on simulat
 - `distillation`: it adds to the student, beyond what the teacher's pseudo-labels do; and do these help at all?
 
 A seed chooses weights, batches, views and labeled images, and the images themselves where they are simulated, else their
-division into training, validation and test. All arms are trained with the same seeds and compared seed by seed: means of the
-paired differences with 95 % intervals (Student's t). Settings were chosen on validation; test and holdout are read once, after
-training, and choose nothing. Finished trainings stay in `--out`, so an interrupted run goes on; after a change of the code use
-another folder. JSON is printed, with accuracies and shares from 0 to 1; plots go to `--plots`.
+division into training, validation and test. All arms are trained with the same seeds and compared seed by seed: means of
+the paired differences with 95 % intervals (Student's t). Settings were chosen on validation (docs/method.md tells how
+often); test and holdout are read once, after training. Finished trainings stay in `--out`, so an interrupted run goes on;
+after a change of the code use another folder. JSON is printed, with accuracies and shares from 0 to 1; plots go to
+`--plots`.
 """
 
 from __future__ import annotations
@@ -247,7 +248,7 @@ def draw_pseudo_labels(axes: Any, found: dict[str, Arrays], student: str) -> Non
     *earlier, last = (found[student]["curves"] - found["plain"]["curves"]).swapaxes(0, 1)
     for n, gain in enumerate(earlier, 1):
         label = f"after {n}/{len(earlier) + 1} of the training (mean)"
-        axes[1].plot(PERCENT, 100 * gain.mean(0), color=str(0.95 - 0.15 * n), label=label)
+        axes[1].plot(PERCENT, 100 * gain.mean(0), color=BLUE, alpha=0.25 + 0.2 * n, linestyle="--", label=label)
     band(axes[1], last, "black", "at its end")
     for axis, label in zip(axes, ("accuracy, %", "teacher - plain, percentage points"), strict=True):
         axis.set(ylabel=label, xlim=(5, 100), xlabel="share of pseudo-labels, most confident first, %")
@@ -326,7 +327,7 @@ def main() -> None:
     found = {name: {arm: arrays(row) for arm, row in arms.items()} for name, arms in results.items()}
     every = [result for arms in results.values() for row in arms.values() for result in row]
     said: dict[str, Any] = {"device": given.device, "cpu_minutes": sum(result["cpu_s"] for result in every) / 60}
-    said["wall_minutes"] = (time.perf_counter() - start) / 60
+    said["wall_minutes_of_this_call"] = (time.perf_counter() - start) / 60
     for name, one in found.items():
         first = results[name]["plain"][0]
         said[name] = {"images": first["images"], "split": first["sizes"]}

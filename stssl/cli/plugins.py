@@ -82,7 +82,7 @@ def _describe(kind: str, name: str, plugin: Any) -> dict[str, Any]:
         "name": name,
         "key": None if kind == "source" else kind,
         "default": name == _default(kind),
-        "summary": _sentence(_module_text(plugin)),
+        "summary": _sentence(_module_text(plugin) or re.split(r"\bSource:", text)[0]),
         "source": _paper(text) or _paper(_module_text(plugin)),
         "parameters": parameters(plugin.Config),
     }
@@ -143,6 +143,8 @@ def _show(kind: str, found: dict[str, Any], whole: bool) -> None:
 
 def _put(head: Text, *texts: tuple[str, str]) -> None:
     """Print texts in their styles to the right of `head`."""
+    if not any(text for text, _ in texts):
+        out.print(head)
     for text, style in texts:
         for line in textwrap.wrap(text, max(20, out.width - len(head)), break_long_words=False):
             out.print(Text.assemble(head, (line, style)))

@@ -129,7 +129,16 @@ def skeleton(config: ModelConfig) -> Any:
 
 @functools.lru_cache(maxsize=64)
 def _skeleton(config: ModelConfig) -> Any:
-    with torch.device("meta"):
+    try:
+        return _try(config, "meta")
+    except ConfigError:  # nor on the CPU? Not all that timm and torch can do they can do without memory
+        with torch.random.fork_rng(devices=[]):  # a look at a recipe must not change the weights of the next network
+            return _try(config, "cpu")
+
+
+def _try(config: ModelConfig, device: str) -> Any:
+    """Build a network and send two images through it."""
+    with torch.device(device):
         network = build_backbone(config, 3, 2)
         patch = network.patch_embed.patch_size[0] if config.family.sized else 1
         if config.image_size % patch:
@@ -139,7 +148,8 @@ def _skeleton(config: ModelConfig) -> Any:
                 f"'{config.name}'; change it{also}"
             )
         try:
-            network(torch.empty(2, 3, config.image_size, config.image_size))
+            with torch.no_grad():
+                network(torch.zeros(2, 3, config.image_size, config.image_size))
         except Exception as error:
             reason = " ".join(f"{error}".split())
             raise ConfigError(

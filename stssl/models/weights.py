@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from typing import Any
 
-from timm.models import load_state_dict
+from timm.models import is_model_in_modules, load_state_dict
 from torch import Tensor
 
 
@@ -18,7 +19,7 @@ def read_weights(path: str, network: Any) -> dict[str, Tensor]:
         path: A .safetensors file or one of torch's.
         network: What the weights are for; its own weights are not looked at.
     """
-    state = load_state_dict(path)
+    state = load_state_dict(path, weights_only=True)
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError("the file holds something else than named tensors")
     registers: Tensor | None = state.get("reg_token")
@@ -47,7 +48,9 @@ def refuse_misfits(state: dict[str, Tensor], network: Any) -> None:
     Raises:
         ValueError: Names the layers.
     """
-    to_timm = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", lambda state, _: state)
+    to_timm: Any = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", lambda state, _: state)
+    if is_model_in_modules(network.pretrained_cfg["architecture"], ["deit"]):  # as timm's own builder of these has it
+        to_timm = functools.partial(to_timm, adapt_layer_scale=True)
     given, own = to_timm(dict(state), network), network.state_dict()
     head = network.pretrained_cfg["classifier"]
     free = tuple(f"{name}." for name in ((head,) if isinstance(head, str) else head))

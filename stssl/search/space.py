@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -262,7 +263,7 @@ class Space:
 
         Args:
             extra: A further check of each recipe, such as against the data.
-            draws: How many random draws to try.
+            draws: How many random draws to try, at most for ten seconds: recipes with many different networks take long.
 
         Raises:
             ConfigError: Something in the space is no valid recipe: names key, value and fault.
@@ -277,7 +278,10 @@ class Space:
                     fault = str(error).removeprefix(f"{self.source}: ")
                     raise ConfigError(f"{self.source}: space.{key}: {value!r} does not work: {fault}") from None
         random_state = random.Random(0)
+        end = time.monotonic() + 10
         for _ in range(draws):
+            if time.monotonic() > end:
+                break
             extra(self.recipe(self._fill(lambda key, parameter: parameter.draw(random_state))))
 
     def _draw_with(self, key: str, value: Any, flat: dict[str, Any]) -> dict[str, Any]:

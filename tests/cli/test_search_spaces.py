@@ -18,6 +18,11 @@ from stssl.training.recipe import Recipe
 SPACES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
 ONE_FACTOR = ("encodings", "injection", "thresholds", "distillation")
 FULL = ("eurosat", "bigearthnet")
+METHOD = {  # what the method offers; a plugin of one's own may be added to a space, and need not
+    "encoding.location": ["scaled", "wrap", "cartesian", "fourier", "multiscale", "sphere", "spherical_harmonics"],
+    "encoding.time": ["none", "day_of_year", "month", "time2vec", "seasonal_hemisphere"],
+    "injection": ["token", "add", "film", "cross_attention", "concat", "logit_prior"],
+}
 
 
 @pytest.fixture(scope="session")
@@ -64,9 +69,12 @@ def test_a_study_changes_one_thing_at_a_time(name: str) -> None:
     variants = [space.point(point, "points") for point in config.points]
     recipes = {space.recipe(variant).digest() for variant in [base, *variants]}
     assert len(recipes) == 1 + len(variants)
-    for point in config.points:  # a plugin's or a loss's own settings belong to its choice
-        groups = {key.rsplit(".", 1)[0] for key in point}
-        assert len(groups) == 1, point
+    choices = {"encoding.location.name", "encoding.time.name", "injection.name", "distillation.loss", "distillation.on"}
+    choices.add("algorithm.hard_labels")
+    for point in config.points:  # one key, or a choice and its own settings
+        (chosen, *own) = point
+        assert not own or chosen in choices, point
+        assert all(config.space[key].when.keys() == {chosen} for key in own), point
 
 
 @pytest.mark.parametrize("name", FULL)
@@ -84,9 +92,13 @@ def test_a_full_space_can_draw_every_choice(name: str) -> None:
     if name == "bigearthnet":
         kinds.append(("encoding.time", "stssl.encodings.time", TimeEncoding))
     for key, package, base in kinds:
-        found = plugins.find(package, base)
         choice = config.space[f"{key}.name"].choice
-        assert choice is not None and set(found) - set(choice) <= {"none"}
-        settings = {f for plugin in found.values() for f in plugin.Config.model_fields}
+        assert choice is not None and set(METHOD[key]) <= set(choice)
+        found = plugins.find(package, base)
+        settings = {f for n in choice for f in found[str(n)].Config.model_fields}
         searched = {k.removeprefix(f"{key}.") for k in config.space if k.startswith(f"{key}.")}
         assert settings - searched <= {"seed", "period_days"}
+    for key in ("encoding.mlp_depth", "encoding.mlp_width", "encoding.dropout", "encoding.jitter_deg"):
+        assert key in config.space
+    own = {"loss", "weight", "on", "predictor", "views", "rampup_steps", "temperature"}
+    assert {f"distillation.{key}" for key in own} | {"training.target_source"} <= set(config.space)

@@ -120,7 +120,7 @@ def test_metadata_matters_once_it_is_learned(config: Any, model: str) -> None:
 
 @CASES
 def test_state_dict_round_trip(config: Any, model: str) -> None:
-    first, second = make(config, model, seed=1).eval(), make(config, model, seed=2).eval()
+    first, second = learned(make(config, model, seed=1)).eval(), make(config, model, seed=2).eval()
     second.load_state_dict(first.state_dict())
     with torch.no_grad():
         for a, b in zip(first(*inputs(model)), second(*inputs(model)), strict=True):

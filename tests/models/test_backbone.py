@@ -296,5 +296,15 @@ def test_a_structure_that_cannot_work(settings: dict[str, Any], message: str) ->
         skeleton(ModelConfig(**{"name": "tiny", "image_size": 16, "depth": 1, **settings}))
 
 
+def test_a_look_at_a_recipe_changes_no_weights() -> None:
+    """Also where it must try the real thing, because it failed without memory."""
+    before = torch.get_rng_state()
+    for _ in range(2):
+        skeleton(ModelConfig(name="tiny", image_size=16, depth=1))
+        with pytest.raises(ConfigError):
+            skeleton(ModelConfig(name="convnext_atto", image_size=16))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_tagged_timm_name() -> None:
     assert ModelConfig(name="vit_tiny_patch16_224.augreg_in21k").timm_arguments(3, 5)["model_name"].endswith("in21k")
