@@ -22,9 +22,9 @@ class DistillationConfig(Config):
     else pooled.
 
     `loss`: auto is kl for logits, else mse (published). `kl` is the Kullback-Leibler divergence of class probabilities
-    at `temperature`. `views` are those on which
-    teacher and student are compared (published: labeled images and strong views of unlabeled ones); `weak` costs the
-    student a further forward pass. The weight rises linearly over `rampup_steps`.
+    at `temperature`. `views` are those on which teacher and student are compared (published: labeled images and strong
+    views of unlabeled ones); `weak` costs the student a further forward pass. The weight rises linearly over
+    `rampup_steps`.
     """
 
     loss: Literal["auto", "mse", "mae", "cosine", "smooth_l1", "kl"] = "auto"
@@ -49,17 +49,17 @@ class DistillationConfig(Config):
         """The loss for what is matched."""
         return self.loss if self.loss != "auto" else "kl" if on == "logits" else "mse"
 
-    def resolve(self, tokens: int, register: bool, prior: bool) -> On:
+    def resolve(self, tokens: int, register: bool, blind_features: bool) -> On:
         """What is matched.
 
         Args:
             tokens: How many metadata tokens the teacher has.
             register: The student can have learnable tokens.
-            prior: The injection is logit_prior.
+            blind_features: The teacher's pooled feature knows nothing of place and date.
         """
         if self.on != "auto":
             return self.on
-        if self.loss == "kl" or prior:
+        if self.loss == "kl" or blind_features:
             return "logits"
         return "token" if tokens and register else "pooled"
 

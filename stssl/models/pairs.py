@@ -44,7 +44,7 @@ def resolve_distillation(model: ModelConfig, injection: Any, distillation: Disti
     family = family_of(backbone)
     plugin = plugins.find(PACKAGE, Injection)[injection.name]
     tokens, register = plugin.tokens(injection), family.tokens and family.register(backbone) is not None
-    on = distillation.resolve(tokens, register, injection.name == "logit_prior")
+    on = distillation.resolve(tokens, register, plugin.blind_features)
     if on == "token" and not tokens:
         other = plugins.find(PACKAGE, Injection)["token"]
         possible = other.refusal(other.Config(), family, backbone) is None
@@ -57,10 +57,10 @@ def resolve_distillation(model: ModelConfig, injection: Any, distillation: Disti
             f"distillation.on: model '{model.name}' has a distillation token of its own and no room for the learnable one "
             "that the student needs; use on: pooled, logits or auto, or another vision transformer"
         )
-    if on == "pooled" and injection.name == "logit_prior":
+    if on == "pooled" and plugin.blind_features:
         raise ValueError(
-            "distillation.on: with injection 'logit_prior' the teacher's pooled feature knows nothing of place and date; "
-            "use on: logits or auto"
+            f"distillation.on: with injection '{injection.name}' the teacher's pooled feature knows nothing of place and "
+            "date; use on: logits or auto"
         )
     if on == "pooled" and distillation.predictor == "none" and plugin.beside(injection):
         raise ValueError(

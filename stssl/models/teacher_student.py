@@ -35,6 +35,7 @@ class ImageNetwork(nn.Module):
     def __init__(self, backbone: Any, registers: int = 0) -> None:
         super().__init__()
         self.backbone = backbone
+        self.family = family_of(backbone)
         self.registers = registers
 
     def forward(self, images: Tensor) -> Outputs:
@@ -43,8 +44,7 @@ class ImageNetwork(nn.Module):
         tokens = None
         if self.registers:
             end = self.backbone.num_prefix_tokens
-            family: Any = family_of(self.backbone)
-            tokens = family.normed_tokens(self.backbone, features[:, end - self.registers : end]).flatten(1)
+            tokens = self.family.normed_tokens(self.backbone, features[:, end - self.registers : end]).flatten(1)
         return read(self.backbone, features, tokens)
 
 

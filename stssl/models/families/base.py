@@ -92,6 +92,32 @@ class Family:
         """[B, N, C] in the shape of x; undoes `positions`."""
         return positions.transpose(1, 2).reshape(x.shape)
 
+    def append(self, x: Tensor, rope: Tensor | None, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Put tokens [B, n, D] after all others, where no position says that they are patches; only where x are tokens."""
+        raise NotImplementedError
+
+    def normed_tokens(self, net: Any, tokens: Tensor) -> Tensor:
+        """Tokens [B, n, D] of timm's features after the last norm; only where x are tokens."""
+        raise NotImplementedError
+
+
+class Staged(Family):
+    """Blocks in stages, each with a downsampling before its first block."""
+
+    def stages(self, net: Any) -> Any:
+        """The stages in order."""
+        raise NotImplementedError
+
+    def blocks(self, net: Any) -> list[nn.Module]:
+        return [block for stage in self.stages(net) for block in stage.blocks]
+
+    def entering(self, net: Any, block: nn.Module, x: Tensor) -> Tensor:
+        """X as a block gets it: downsampled if it is the first of its stage."""
+        for stage in self.stages(net):
+            if block is stage.blocks[0]:
+                return stage.downsample(x)
+        return x
+
 
 def normed(x: Tensor, film: Tensor, last: bool = True) -> Tensor:
     """x·(1+γ) + β, for channels in the last or the second dimension; film [B, parts, C]."""

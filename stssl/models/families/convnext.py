@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from timm.models.convnext import ConvNeXt
-from torch import Tensor, nn
+from torch import Tensor
 
-from stssl.models.families.base import Family, Film, gained, normed
+from stssl.models.families.base import Film, Staged, gained, normed
 
 
-class ConvNeXts(Family):
+class ConvNeXts(Staged):
     """Maps [B, C, H, W]; each block has one branch, normalised once."""
 
     name = "ConvNeXts"
@@ -20,14 +20,12 @@ class ConvNeXts(Family):
     def stem(self, net: Any, images: Tensor) -> tuple[Tensor, Tensor | None]:
         return net.stem(images), None
 
-    def blocks(self, net: Any) -> list[nn.Module]:
-        return [block for stage in net.stages for block in stage.blocks]
+    def stages(self, net: Any) -> Any:
+        return net.stages
 
     def block(self, net: Any, number: int, x: Tensor, rope: Tensor | None, film: Tensor | None = None) -> Tensor:
         block: Any = self.blocks(net)[number]
-        for stage in net.stages:
-            if block is stage.blocks[0]:
-                x = stage.downsample(x)
+        x = self.entering(net, block, x)
         if film is None:
             return block(x)
         film = film[:, 0]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from timm.models.swin_transformer import SwinTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
-from stssl.models.families.base import Family, Film, gained, normed
+from stssl.models.families.base import Film, Staged, gained, normed
 
 
-class Swins(Family):
+class Swins(Staged):
     """Maps [B, H, W, C]. There are no extra tokens: a window has no room for one."""
 
     name = "Swin transformers"
@@ -21,14 +21,12 @@ class Swins(Family):
     def stem(self, net: Any, images: Tensor) -> tuple[Tensor, Tensor | None]:
         return net.patch_embed(images), None
 
-    def blocks(self, net: Any) -> list[nn.Module]:
-        return [block for stage in net.layers for block in stage.blocks]
+    def stages(self, net: Any) -> Any:
+        return net.layers
 
     def block(self, net: Any, number: int, x: Tensor, rope: Tensor | None, film: Tensor | None = None) -> Tensor:
         block: Any = self.blocks(net)[number]
-        for stage in net.layers:
-            if block is stage.blocks[0]:
-                x = stage.downsample(x)
+        x = self.entering(net, block, x)
         if film is None:
             return block(x)
         first, second = film.unbind(1)

@@ -62,9 +62,8 @@ class VisionTransformers(Family):
         return positions
 
     def normed_tokens(self, net: Any, tokens: Tensor) -> Tensor:
-        """Tokens [B, n, D] of timm's features after the last norm, which some networks apply after pooling only."""
+        # some networks norm after pooling only
         return net.fc_norm(tokens) if isinstance(net.norm, nn.Identity) else tokens
 
     def append(self, x: Tensor, rope: Tensor | None, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Put tokens [B, n, D] after all others, where no position says that they are patches."""
         return torch.cat([x, tokens.to(x.dtype)], dim=1), rope

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import BeforeValidator
 from torch import Tensor, nn
@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from stssl.encodings.encoder import MetadataEncoder
 from stssl.models.families import Family, family_of
 
-SPANS = ("all", "first_half", "last_half", "first", "last")
+Span = Literal["all", "first_half", "last_half", "first", "last"]
+SPANS = get_args(Span)
 
 
 def _as_blocks(value: Any) -> Any:
@@ -20,9 +21,7 @@ def _as_blocks(value: Any) -> Any:
     return value
 
 
-Blocks = Annotated[
-    Literal["all", "first_half", "last_half", "first", "last"] | tuple[int, ...], BeforeValidator(_as_blocks)
-]
+Blocks = Annotated[Span | tuple[int, ...], BeforeValidator(_as_blocks)]
 
 
 class Outputs(NamedTuple):
@@ -41,6 +40,7 @@ class Injection(nn.Module):
 
     Attributes:
         starts_blind: At first the logits are those of the backbone alone.
+        blind_features: The pooled feature knows nothing of place and date, so only logits or tokens can be distilled.
 
     Args:
         backbone: A timm network of a known family.
@@ -48,6 +48,7 @@ class Injection(nn.Module):
     """
 
     starts_blind = True
+    blind_features = False
 
     def __init__(self, backbone: Any, encoder: MetadataEncoder) -> None:
         super().__init__()
@@ -115,10 +116,16 @@ def read(backbone: Any, features: Tensor, tokens: Tensor | None = None) -> Outpu
 
 def chosen(blocks: Blocks, depth: int) -> tuple[int, ...]:
     """The numbers of the chosen blocks, of `depth`; a middle block belongs to the last half."""
-    spans = {"all": (0, depth), "first_half": (0, depth // 2), "last_half": (depth // 2, depth), "first": (0, 1)}
     if not isinstance(blocks, str):
         return blocks
-    return tuple(range(*spans.get(blocks, (depth - 1, depth)))) or (0,)
+    spans = {
+        "all": (0, depth),
+        "first_half": (0, max(1, depth // 2)),
+        "last_half": (depth // 2, depth),
+        "first": (0, 1),
+        "last": (depth - 1, depth),
+    }
+    return tuple(range(*spans[blocks]))
 
 
 def unknown_blocks(blocks: Blocks, depth: int) -> str | None:

@@ -29,6 +29,7 @@ class LogitPrior(Injection):
     """
 
     Config = LogitPriorConfig
+    blind_features = True
 
     def __init__(self, config: LogitPriorConfig, backbone: Any, encoder: MetadataEncoder) -> None:
         super().__init__(backbone, encoder)

@@ -63,11 +63,9 @@ class Token(Injection):
         if number != self.config.before_block:
             return x, rope
         tokens = self.expand(e).unflatten(1, self.position.shape[1:]) + self.position
-        family: Any = self.family
-        return family.append(x, rope, tokens)
+        return self.family.append(x, rope, tokens)
 
     def answer(self, features: Tensor, e: Tensor) -> Outputs:
-        family: Any = self.family
         count = self.config.count
-        tokens = family.normed_tokens(self.backbone, features[:, -count:])
+        tokens = self.family.normed_tokens(self.backbone, features[:, -count:])
         return read(self.backbone, features[:, :-count], tokens.flatten(1))
