@@ -34,13 +34,13 @@ FAULTS = {  # dotted key, value, what the line says after the file's name
         "encoding.time: unknown key 'harmonic'; did you mean 'harmonics'?",
     ),
     "only plugin": ("injection.x", 1, "injection: unknown key 'x'; known: before_block, count, name"),
-    "plugin": ("algorithm.name", "fixmach", "algorithm: unknown choice 'fixmach'; did you mean 'fixmatch'? known: fix"),
+    "plugin": ("algorithm.name", "fixmach", "algorithm: unknown choice 'fixmach'; did you mean 'fixmatch'? known: adamatch, cap"),
     "short plugin": (
         "encoding.location",
         "scalde",
         "encoding.location: unknown choice 'scalde'; did you mean 'scaled'",
     ),
-    "far plugin": ("algorithm", "zzz", "algorithm: unknown choice 'zzz'; known: fixmatch, supervised"),
+    "far plugin": ("algorithm", "zzz", "algorithm: unknown choice 'zzz'; known: adamatch, cap, cdmad, defixmatch"),
     "default plugin": ("algorithm", {"treshold": 0.9}, "algorithm: unknown key 'treshold'; did you mean 'threshold'?"),
     "choice": ("framework", "plan", "framework: unknown choice 'plan'; did you mean 'plain'? known: metadata_input"),
     "low": ("optimizer.lr", 0, "optimizer.lr: input should be greater than 0 (got 0)"),
@@ -253,10 +253,10 @@ CHANGED = {  # another valid value for every key of the recipe
     "algorithm.temperature": 1, "distillation.loss": "mae", "distillation.weight": 2, "distillation.on": "logits",
     "distillation.predictor": "mlp", "distillation.views": "labeled", "distillation.rampup_steps": 5,
     "distillation.temperature": 1, "injection.name": "film", "injection.count": 2, "injection.before_block": 1,
-    "training.target_source": "ema", "optimizer.lr": 1,
+    "training.target_source": "ema", "training.labeled_sampling": "class_balanced", "optimizer.lr": 1,
     "optimizer.weight_decay": 1, "optimizer.warmup_steps": 1, "training.steps": 2000, "training.eval_interval": 1000,
     "training.batch_labeled": 1, "training.batch_unlabeled": 1, "training.ema_decay": 0.5,
-    "training.precision": "bfloat16", "seed": 1,
+    "training.precision": "bfloat16", "parity": "reference", "seed": 1,
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stssl.algorithms.base import Algorithm
+from stssl.algorithms.base import Algorithm, Logits, Setting
 from stssl.config import parse_yaml, validate
 from stssl.data.dataset import DataConfig
 from stssl.data.prepare import prepare
@@ -23,6 +23,7 @@ from stssl.models.backbone import ModelConfig, build_backbone
 from stssl.models.injection.base import Injection
 from stssl.search.config import SearchConfig
 from stssl.search.space import Space
+from tests.algorithms.asking import seen
 
 TEXT = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -75,9 +76,10 @@ def test_own_injection(tmp_path: Path) -> None:
 def test_own_algorithm(tmp_path: Path) -> None:
     plugin = example(Algorithm, tmp_path)
     for task in ("single", "multi"):
-        algorithm = plugin(plugin.Config(power=2), task, 3)
-        targets = algorithm.believe(torch.tensor([[9.0, 0.0, -9.0]]), torch.zeros(1, 3), 0)
-        losses = algorithm.losses(torch.zeros(1, 3), targets.labels, torch.zeros(1, 3), targets, "student", 0)
+        algorithm = plugin(plugin.Config(power=2), Setting(task, 3))
+        targets = algorithm.believe(seen(torch.tensor([[9.0, 0.0, -9.0]])), 0)
+        logits = Logits(torch.zeros(1, 3), torch.zeros(1, 3))
+        losses = algorithm.losses(logits, targets.labels, targets, "student", 0)
         assert set(losses) == {"supervised", "unsupervised"} and all(v.isfinite() for v in losses.values())
 
 

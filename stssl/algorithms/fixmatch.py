@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
-from pydantic import Field, model_validator
-from torch import Tensor
-
-from stssl.algorithms.base import Algorithm, SemiSupervisedConfig, Targets
-from stssl.data.schema import Task
-from stssl.errors import ConfigError
+from stssl.algorithms.base import Algorithm, Seen, Setting, Targets
+from stssl.algorithms.thresholds import PseudoLabelConfig, ThresholdConfig, probabilities, pseudo_labels
 
 
-class FixMatchConfig(SemiSupervisedConfig):
+class FixMatchConfig(ThresholdConfig, PseudoLabelConfig):
     """Fixed confidence thresholds.
 
     `threshold` is the least confidence; for multi-label, confidence is max(p, 1-p) of each class. The pair
@@ -21,20 +16,6 @@ class FixMatchConfig(SemiSupervisedConfig):
     """
 
     name: Literal["fixmatch"] = "fixmatch"
-    threshold: float = Field(0.95, ge=0, le=1)
-    threshold_negative: float | None = Field(None, ge=0, le=1)
-    threshold_positive: float | None = Field(None, ge=0, le=1)
-    hard_labels: bool = True
-    temperature: float = Field(0.5, gt=0, le=10)
-
-    @model_validator(mode="after")
-    def _pair(self) -> FixMatchConfig:
-        low, high = self.threshold_negative, self.threshold_positive
-        if (low is None) != (high is None):
-            raise ValueError("threshold_negative and threshold_positive go together; give both or neither")
-        if low is not None and high is not None and low >= high:
-            raise ValueError(f"threshold_negative {low} must be below threshold_positive {high}")
-        return self
 
 
 class FixMatch(Algorithm):
@@ -47,25 +28,10 @@ class FixMatch(Algorithm):
 
     Config = FixMatchConfig
 
-    def __init__(self, config: FixMatchConfig, task: Task, classes: int) -> None:
-        super().__init__(config, task, classes)
-        if task == "single" and config.threshold_positive is not None:
-            raise ConfigError(
-                "algorithm.threshold_positive: only for data with several labels per image; "
-                "this data has one, use algorithm.threshold"
-            )
+    def __init__(self, config: FixMatchConfig, setting: Setting) -> None:
+        super().__init__(config, setting)
+        config.check(setting.task)
 
-    def believe(self, weak: Tensor, labeled: Tensor, step: int) -> Targets:
-        c = self.config
-        weak = weak.detach().float()
-        if self.task == "single":
-            weights = weak.softmax(dim=1).amax(dim=1) >= c.threshold
-            labels = weak.argmax(dim=1) if c.hard_labels else (weak / c.temperature).softmax(dim=1)
-            return Targets(labels, weights.float())
-        p = weak.sigmoid()
-        if c.threshold_positive is None:
-            weights = torch.maximum(p, 1 - p) >= c.threshold
-        else:
-            weights = (p <= c.threshold_negative) | (p >= c.threshold_positive)
-        labels = (weak >= 0).float() if c.hard_labels else (weak / c.temperature).sigmoid()
-        return Targets(labels, weights.float())
+    def believe(self, seen: Seen, step: int) -> Targets:
+        p = probabilities(seen.weak, self.task)
+        return Targets(pseudo_labels(seen.weak, self.task, self.config), self.config.mask(p, self.task))

@@ -45,3 +45,36 @@ def consistency_loss(logits: Tensor, targets: Tensor, weights: Tensor, task: Tas
         task: `single` or `multi`.
     """
     return (entry_losses(logits, targets, task) * weights).mean()
+
+
+def asymmetric_loss(
+    logits: Tensor,
+    targets: Tensor,
+    gamma_negative: float = 4.0,
+    gamma_positive: float = 1.0,
+    clip: float = 0.05,
+    focal_gradient: bool = False,
+) -> Tensor:
+    """Focal cross-entropy of each entry that forgives easy negatives, [B, K]; in float32 whatever the logits are.
+
+    p = σ(z), s = min(1-p+clip, 1); loss = -[y·log p + (1-y)·log s]·(1-t)^γ with t = p·y + s·(1-y) and γ = γ₊y + γ₋(1-y);
+    neither logarithm goes below that of 1e-8.
+
+    Source: Ridnik et al., Asymmetric Loss for Multi-Label Classification (ICCV 2021), equations 4 to 7.
+
+    Args:
+        logits: [B, K].
+        targets: [B, K] in 0..1; unknown entries are the caller's to leave out.
+        gamma_negative: γ₋ of negative entries.
+        gamma_positive: γ₊ of positive entries.
+        clip: By how much a negative entry's probability is lowered before it counts.
+        focal_gradient: Whether the factor (1-t)^γ has a gradient.
+    """
+    logits = logits.float()
+    y = targets.to(logits.dtype)
+    p = logits.sigmoid()
+    s = (1 - p + clip).clamp(max=1)
+    entropy = -(y * p.clamp(min=1e-8).log() + (1 - y) * s.clamp(min=1e-8).log())
+    t = p * y + s * (1 - y)
+    t = t if focal_gradient else t.detach()
+    return entropy * (1 - t) ** (gamma_positive * y + gamma_negative * (1 - y))

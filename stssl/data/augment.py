@@ -67,6 +67,8 @@ class Views:
         device: Where views are made.
     """
 
+    white = 2.0  # the brightest that a pixel of a view can be
+
     def __init__(
         self,
         config: ViewConfig,

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stssl.data.balance import Balanced, groups
 from stssl.data.dataset import Dataset
 from stssl.data.schema import Batch
 
@@ -20,7 +21,8 @@ class Batches:
     """Draws one labeled and one unlabeled batch a step.
 
     Each pool is gone through in a new random order every epoch, without repeats inside one; a batch runs on across the
-    end of an epoch, and may be larger than its pool.
+    end of an epoch, and may be larger than its pool. Class-balanced labeled draws have epochs of each class instead: see
+    `Balanced`.
 
     Args:
         dataset: Where rows come from.
@@ -28,11 +30,27 @@ class Batches:
         unlabeled: Unlabeled images a step; 0 = none.
         seed: Of the order.
         device: Where batches go.
+        balanced: Draw labeled images of each class equally often.
+
+    Raises:
+        ConfigError: Balanced, and no labeled image has a known label.
     """
 
-    def __init__(self, dataset: Dataset, labeled: int, unlabeled: int, seed: int, device: torch.device | str) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        labeled: int,
+        unlabeled: int,
+        seed: int,
+        device: torch.device | str,
+        balanced: bool = False,
+    ) -> None:
         self.dataset, self.labeled, self.unlabeled, self.seed = dataset, labeled, unlabeled, seed
         self.device = torch.device(device)
+        self._balanced: Balanced | None = None
+        if balanced:
+            labels = dataset.store.labels[torch.as_tensor(dataset.split.labeled)]
+            self._balanced = Balanced(groups(labels, dataset.task), seed)
         pinned = self.device.type == "cuda"
         self._places = [[_Place(dataset, size, pinned) for _ in range(2)] for size in (labeled, unlabeled)]
         self._thread = ThreadPoolExecutor(1, "batches")
@@ -59,7 +77,11 @@ class Batches:
 
     def _take(self, pool: NDArray[np.int64], stream: int, size: int, step: int) -> Batch:
         place = self._places[stream][step % 2]
-        batch = self.dataset.batch(pool[positions(self.seed, stream, len(pool), size, step)], place.free())
+        if self._balanced is not None and stream == _LABELED:
+            members = self._balanced.positions(size, step)
+        else:
+            members = positions(self.seed, stream, len(pool), size, step)
+        batch = self.dataset.batch(pool[members], place.free())._replace(member=torch.from_numpy(members))
         moved = Batch(*(tensor.to(self.device, non_blocking=True) for tensor in batch))
         place.sent(self.device)
         return moved

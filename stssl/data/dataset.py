@@ -122,7 +122,7 @@ class Dataset:
         rows, store = torch.as_tensor(indices), self.store
         images, channels = (store.images, self._channels) if self._resident is None else (self._resident, None)
         out = out if self._resident is None else None
-        return Batch(gather(images, rows, channels, out), store.labels[rows], store.place[rows], store.time[rows])
+        return Batch(gather(images, rows, channels, out), store.labels[rows], store.place[rows], store.time[rows], rows)
 
     def iterate(self, indices: NDArray[np.int64], batch_size: int) -> Iterator[Batch]:
         """All rows `indices` once, in order; the last batch may be smaller."""

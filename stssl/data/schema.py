@@ -101,9 +101,11 @@ class Batch(NamedTuple):
         labels: [B] int64, or [B, K] float32; -1 = unknown.
         place: [B, 2] float32, latitude and longitude in degrees; NaN = unknown.
         time: [B] float64, days since 1970-01-01 UTC; NaN = unknown.
+        member: [B] int64, row of the store; in a batch that `Batches` drew, position in the pool.
     """
 
     images: Tensor
     labels: Tensor
     place: Tensor
     time: Tensor
+    member: Tensor

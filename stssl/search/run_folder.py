@@ -18,19 +18,17 @@ from typing import Any
 
 from stssl import __version__
 from stssl import config as cfg
-from stssl.algorithms.base import Algorithm
 from stssl.data import shards
 from stssl.data.dataset import Dataset
 from stssl.data.schema import Card
 from stssl.errors import CheckpointError, ConfigError, DataError, RunError, StsslError, did_you_mean
 from stssl.files import write_text
-from stssl.plugins import build
 from stssl.search import asha
 from stssl.search.config import SearchConfig
 from stssl.search.space import Space
 from stssl.training.evaluate import METRICS
 from stssl.training.recipe import Recipe
-from stssl.training.trainer import Trainer
+from stssl.training.trainer import Trainer, algorithm_of
 
 CONFIG, MANIFEST = "search.yaml", "manifest.json"
 VERIFY_BYTES = 2 << 30  # up to this size a resumed search reads its shards again to see that they are the same
@@ -65,10 +63,9 @@ def check(config: SearchConfig, source: str) -> tuple[Space, Dataset]:
         raise ConfigError(
             f"{source}: metric: '{config.metric}' is no metric of this data; {did_you_mean(config.metric, known)}"
         )
-    classes = len(dataset.classes)
 
     def fits_data(recipe: Recipe) -> None:
-        build("stssl.algorithms", Algorithm, recipe.algorithm, dataset.task, classes)
+        algorithm_of(recipe, dataset)
         if recipe.data.bands != base.data.bands:
             Dataset(recipe.data, dataset.store)
 

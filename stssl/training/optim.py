@@ -30,13 +30,20 @@ def lr_factor(step: int, total: int, warmup: int) -> float:
     return max(0.0, math.cos(7 * math.pi / 16 * (step - warmup) / max(1, total - warmup)))
 
 
-def make_optimizer(networks: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
+def make_optimizer(networks: nn.Module, config: OptimizerConfig, tokens_decay: bool = False) -> torch.optim.AdamW:
     """AdamW over all networks at once; only matrices and kernels decay.
 
-    Deviation from the reference: position vectors, class, register and metadata tokens do not decay either.
+    Args:
+        networks: Whose parameters are optimized.
+        config: Of the optimizer.
+        tokens_decay: Position vectors, class, register and metadata tokens decay too, as in the reference with a
+            teacher and a student.
     """
-    named = [(name, parameter) for name, parameter in networks.named_parameters() if parameter.requires_grad]
-    decay = [p for name, p in named if name.endswith("weight") and p.ndim >= 2]
-    rest = [p for name, p in named if not (name.endswith("weight") and p.ndim >= 2)]
+    decay: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for name, parameter in networks.named_parameters():
+        if parameter.requires_grad:
+            decays = parameter.ndim >= 2 and (tokens_decay or name.endswith("weight"))
+            (decay if decays else rest).append(parameter)
     groups = [{"params": decay, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=config.lr)

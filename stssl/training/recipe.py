@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +14,7 @@ from stssl.algorithms.base import Algorithm
 from stssl.data.augment import ViewConfig
 from stssl.data.dataset import DataConfig
 from stssl.encodings.encoder import EncoderConfig
+from stssl.errors import ConfigError
 from stssl.models.backbone import ModelConfig, batch_norm, skeleton
 from stssl.models.distillation import DistillationConfig
 from stssl.models.pairs import check_injection, resolve_distillation
@@ -34,6 +36,8 @@ class TrainingConfig(cfg.Config):
     `steps` is also the horizon of the learning rate, wherever a search stops the training. `target_source` is the
     network whose weak logits make the targets: as it trains, with stochastic depth and metadata dropout at work
     (online_train, published), the same weights without (online_eval), or their moving average (ema).
+    `labeled_sampling` goes through the labeled images (uniform) or through their classes, so that each is drawn equally
+    often (class_balanced); the class frequencies that algorithms use are those of the labeled images either way.
     """
 
     steps: int = Field(64_000, ge=1)
@@ -43,6 +47,7 @@ class TrainingConfig(cfg.Config):
     ema_decay: float = Field(0.999, ge=0, lt=1)
     precision: Literal["float32", "bfloat16"] = "float32"
     target_source: Literal["online_train", "online_eval", "ema"] = "online_train"
+    labeled_sampling: Literal["uniform", "class_balanced"] = "uniform"
 
     @model_validator(mode="after")
     def _fits(self) -> TrainingConfig:
@@ -56,6 +61,7 @@ class Recipe(cfg.Config):
 
     Attributes:
         seed: Seeds weights, batches, views and stochastic depth.
+        parity: `reference` repeats what the published implementation does and should not; docs/method.md lists it.
     """
 
     data: DataConfig
@@ -68,6 +74,7 @@ class Recipe(cfg.Config):
     distillation: DistillationConfig = DistillationConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
+    parity: Literal["corrected", "reference"] = "corrected"
     seed: int = Field(0, ge=0, lt=2**31)
 
     @model_validator(mode="after")
@@ -98,6 +105,10 @@ class Recipe(cfg.Config):
             raise ValueError(
                 f"distillation.rampup_steps {self.distillation.rampup_steps} must be below training.steps {self.training.steps}"
             )
+        if getattr(self.algorithm, "warmup_steps", 0) >= self.training.steps:
+            raise ValueError(
+                f"algorithm.warmup_steps {self.algorithm.warmup_steps} must be below training.steps {self.training.steps}"
+            )
         if self.optimizer.warmup_steps >= self.training.steps:
             raise ValueError(
                 f"optimizer.warmup_steps {self.optimizer.warmup_steps} must be below training.steps {self.training.steps}"
@@ -109,12 +120,12 @@ class Recipe(cfg.Config):
 
     @classmethod
     def read(cls, path: Path | str, overrides: dict[str, Any] | None = None) -> Recipe:
-        """Read a recipe from YAML.
+        """Read a recipe from YAML; its key `base` may name a recipe that it changes.
 
         Raises:
             ConfigError: The file or an override does not fit; the text names file, key, value and remedy.
         """
-        data = cfg.with_overrides(cfg.read_yaml(path), overrides or {}, plugins=PLUGINS)
+        data = cfg.with_overrides(read_data(path), overrides or {}, plugins=PLUGINS)
         return cfg.validate(cls, data, str(path))
 
     def dump(self) -> dict[str, Any]:
@@ -137,3 +148,40 @@ class Recipe(cfg.Config):
         data["seed"] = (data["seed"] + 1000 * number) % 2**31
         data["data"]["labeled"]["seed"] += 1000 * number
         return Recipe.model_validate(data)
+
+
+def read_data(path: Path | str) -> dict[str, Any]:
+    """Read a recipe as plain data, with what its `base` says filled in.
+
+    Raises:
+        ConfigError: A file is missing or no YAML, or the bases go in a circle.
+    """
+    return on_base(cfg.read_yaml(path), path)
+
+
+def on_base(data: Mapping[str, Any], source: Path | str, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Put a recipe's data on top of the recipe that its key `base` names, which may have a base of its own.
+
+    Keys replace those of the base one by one; as with `--set`, another plugin's name drops the settings of the old one.
+
+    Args:
+        data: Nested mappings.
+        source: The file that they come from; `base` is a path from its folder.
+        seen: The files on the way here.
+
+    Raises:
+        ConfigError: A base that is no path, cannot be read, or stands on itself.
+    """
+    if "base" not in data:
+        return dict(data)
+    own, base = {key: value for key, value in data.items() if key != "base"}, data["base"]
+    if not isinstance(base, str) or not base:
+        raise ConfigError(f"{source}: base: expected the path of a recipe (got {base!r})")
+    path, here = Path(source).parent / base, (*seen, Path(source).resolve())
+    if path.resolve() in here:
+        circle = " -> ".join(file.name for file in (*here[here.index(path.resolve()) :], path))
+        raise ConfigError(f"{source}: base: goes in a circle ({circle}); remove one of these lines")
+    if not path.is_file():
+        raise ConfigError(f"{source}: base: {path}: no such file; the path is taken from the folder of {source}")
+    below = on_base(cfg.read_yaml(path), path, here)
+    return cfg.with_overrides(below, cfg.flatten(own), str(source), PLUGINS)

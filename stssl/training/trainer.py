@@ -18,7 +18,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor
 
 from stssl import plugins
-from stssl.algorithms.base import Algorithm
+from stssl.algorithms.base import Algorithm, Logits, Seen, Setting, class_frequencies
 from stssl.algorithms.distillation import distillation_loss
 from stssl.data.augment import Views
 from stssl.data.batches import Batches
@@ -30,6 +30,7 @@ from stssl.models.teacher_student import Networks, Role
 from stssl.training import checkpoint
 from stssl.training.evaluate import Diverged, evaluate
 from stssl.training.optim import lr_factor, make_optimizer
+from stssl.training.quality import judge
 from stssl.training.recipe import Recipe
 
 # Streams of random numbers: the first number of each seed key, since zeros at its end would not tell keys apart.
@@ -39,6 +40,27 @@ WEIGHTS, STEP, VIEWS = 1, 2, 3
 def seed_everything(*key: int) -> None:
     """Seed torch's global generators from a tuple of numbers."""
     torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
+
+
+def algorithm_of(recipe: Recipe, dataset: Dataset) -> Algorithm:
+    """The recipe's algorithm, knowing of the data what it may know.
+
+    Raises:
+        ConfigError: The algorithm does not fit the data.
+    """
+    split, classes = dataset.split, len(dataset.classes)
+    setting = Setting(
+        dataset.task,
+        classes,
+        class_frequencies(dataset.store.labels[torch.as_tensor(split.labeled)], dataset.task, classes),
+        len(split.labeled),
+        len(split.unlabeled),
+        recipe.training.steps,
+        "student" if recipe.framework == "plain" else "teacher",
+        recipe.parity == "reference",
+    )
+    algorithm: Algorithm = plugins.build("stssl.algorithms", Algorithm, recipe.algorithm, setting)
+    return algorithm
 
 
 class Trainer:
@@ -63,10 +85,7 @@ class Trainer:
         dataset.settle(self.device)
         self.step = 0
         self.history: list[dict[str, Any]] = []
-        classes = len(dataset.classes)
-        self.algorithm: Algorithm = plugins.build(
-            "stssl.algorithms", Algorithm, recipe.algorithm, dataset.task, classes
-        ).to(self.device)
+        self.algorithm = algorithm_of(recipe, dataset).to(self.device)
         seed_everything(WEIGHTS, recipe.seed)
         self.networks = Networks(
             recipe.framework,
@@ -75,14 +94,20 @@ class Trainer:
             recipe.injection,
             recipe.distillation,
             dataset.channels,
-            classes,
+            len(dataset.classes),
         ).to(self.device)
         self.ema = ModelEmaV3(self.networks, decay=recipe.training.ema_decay, exclude_buffers=True)
-        self.optimizer = make_optimizer(self.networks, recipe.optimizer)
+        parity = recipe.parity == "reference"
+        self.optimizer = make_optimizer(
+            self.networks, recipe.optimizer, parity and recipe.framework == "teacher_student"
+        )
         self.views = Views(recipe.views, dataset.mean, dataset.std, dataset.bands, recipe.model.image_size, self.device)
         unlabeled = recipe.training.batch_unlabeled if self.algorithm.uses_unlabeled else 0
-        self.batches = Batches(dataset, recipe.training.batch_labeled, unlabeled, recipe.seed, self.device)
-        self._sums: dict[str, Tensor] = {}
+        order = 0 if parity else recipe.seed  # published: every run in the same order
+        balanced = recipe.training.labeled_sampling == "class_balanced"
+        self.batches = Batches(dataset, recipe.training.batch_labeled, unlabeled, order, self.device, balanced)
+        self._hidden = torch.as_tensor(~np.isin(dataset.split.unlabeled, dataset.split.labeled)).to(self.device)
+        self._sums: dict[str, tuple[Tensor | float, Tensor | float]] = {}
 
     def train(self, until_step: int, on_step: Callable[[int], None] | None = None) -> dict[str, float]:
         """Train up to a step.
@@ -92,7 +117,8 @@ class Trainer:
             on_step: Called with the number of finished steps after each one.
 
         Returns:
-            Means over these steps of every loss, and of the share of pseudo-labels believed (`mask_rate`).
+            Means over these steps of every loss, and of the share of pseudo-labels believed (`mask_rate`); precision and
+            recall over all pseudo-labels of these steps (see `judge`), where any were believed or any label is known.
 
         Raises:
             Diverged: A loss is not finite.
@@ -105,10 +131,10 @@ class Trainer:
             if on_step:
                 on_step(self.step)
             if self.step % 100 == 0 or self.step == until_step:  # a look costs a synchronisation on a GPU
-                for name, total in self._sums.items():
+                for name, (total, _) in self._sums.items():
                     if not math.isfinite(float(total)):
                         raise Diverged(f"{name} became {float(total)} between steps {first} and {self.step}")
-        return {name: float(total) / max(1, self.step - first) for name, total in self._sums.items()}
+        return {name: float(total) / float(of) for name, (total, of) in self._sums.items() if float(of) > 0}
 
     def _train_step(self) -> None:
         recipe, step = self.recipe, self.step
@@ -116,36 +142,55 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.optimizer.lr * lr_factor(step, recipe.training.steps, recipe.optimizer.warmup_steps)
         labeled, unlabeled = self.batches.draw(step)
-        images = [self.views.weak(labeled.images, (VIEWS, recipe.seed, step, 0))]
-        place, days = labeled.place, labeled.time
+        keys = [(VIEWS, recipe.seed, step, view) for view in range(4)]
+        images, n = [], len(labeled.labels)  # n: labeled images, in one view or two
+        if self.algorithm.uses_labeled_strong:
+            images, n = [*self.views.pair(labeled.images, keys[0], keys[3])], 2 * n
+        else:
+            images = [self.views.weak(labeled.images, keys[0])]
+        place, days = [labeled.place] * len(images), [labeled.time] * len(images)
         believer = self.networks.roles[0]
         with self._autocast():
             weak: Outputs | None = None
+            blank: Tensor | None = None
             weak_images: Tensor | None = None
             if unlabeled is not None:
-                keys = ((VIEWS, recipe.seed, step, 1), (VIEWS, recipe.seed, step, 2))
-                weak_images, strong_images = self.views.pair(unlabeled.images, *keys)
+                weak_images, strong_images = self.views.pair(unlabeled.images, keys[1], keys[2])
                 source = self.ema.module if recipe.training.target_source == "ema" else self.networks
-                source.train(recipe.training.target_source == "online_train")
                 with torch.no_grad():
+                    if self.algorithm.uses_blank:
+                        blank = self._blank(source.eval(), believer)
+                    source.train(recipe.training.target_source == "online_train")
                     weak = source(believer, weak_images, unlabeled.place, unlabeled.time)
                 images.append(strong_images)
-                place, days = torch.cat([place, unlabeled.place]), torch.cat([days, unlabeled.time])
+                place.append(unlabeled.place)
+                days.append(unlabeled.time)
             self.networks.train()
-            outputs = {role: self.networks(role, torch.cat(images), place, days) for role in self.networks.roles}
-        n = len(labeled.labels)
+            everything = torch.cat(images), torch.cat(place), torch.cat(days)
+            outputs = {role: self.networks(role, *everything) for role in self.networks.roles}
+        said = {role: self._said(output.logits, len(labeled.labels), n) for role, output in outputs.items()}
         targets = None
-        if weak is not None:
-            targets = self.algorithm.believe(weak.logits, outputs[believer].logits[:n].detach(), step)
+        if weak is not None and unlabeled is not None:
+            seen = Seen(
+                weak.logits,
+                said[believer].labeled.detach(),
+                labeled.labels,
+                unlabeled.member,
+                labeled.member,
+                blank,
+            )
+            targets = self.algorithm.believe(seen, step)
             self._note("mask_rate", targets.weights.mean())
+            strong = {str(role): logits.strong for role, logits in said.items() if logits.strong is not None}
+            hidden = self._hidden[unlabeled.member]
+            for name, (right, of) in judge(targets, strong, unlabeled.labels, hidden, self.dataset.task).items():
+                self._note(name, right, of)
         loss = torch.zeros((), device=self.device)
-        for role, output in outputs.items():
-            strong = output.logits[n:] if unlabeled is not None else None
-            losses = self.algorithm.losses(output.logits[:n], labeled.labels, strong, targets, role, step)
-            for name, value in losses.items():
+        for role, logits in said.items():
+            for name, value in self.algorithm.losses(logits, labeled.labels, targets, role, step).items():
                 self._note(f"{role}/{name}", value)
                 loss = loss + value
-        if self.networks.distilled:
+        if self.networks.distilled and not self.algorithm.warming_up(step):
             distilled = self._distillation(outputs, n, weak, weak_images)
             self._note("student/distillation", distilled)
             loss = loss + recipe.distillation.weight_at(step) * distilled
@@ -156,14 +201,28 @@ class Trainer:
         self.ema.update(self.networks)
         self.step += 1
 
+    def _said(self, logits: Tensor, labeled: int, taught: int) -> Logits:
+        """Logits [labeled, maybe labeled strong, maybe unlabeled strong] by what they are about."""
+        strong = logits[taught:] if len(logits) > taught else None
+        return Logits(logits[:labeled], strong, logits[labeled:taught] if taught > labeled else None)
+
+    def _blank(self, networks: Networks, role: Role) -> Tensor:
+        """Logits [1, K] of a network in evaluation mode on a white image without place and date."""
+        size, value = self.recipe.model.image_size, self.views.white
+        if self.recipe.parity == "reference":
+            value = 1.0  # published: ones after normalisation, which is a light grey
+        white = torch.full((1, self.dataset.channels, size, size), value, device=self.device)
+        unknown = torch.full((1, 2), torch.nan, device=self.device)
+        return networks(role, white, unknown, unknown[:, 0].double()).logits
+
     def _distillation(
         self, outputs: dict[Role, Outputs], n: int, weak: Outputs | None, weak_images: Tensor | None
     ) -> Tensor:
         """How far the student is from the teacher on the chosen views.
 
         Args:
-            outputs: Of both networks, on n labeled images and the strong views.
-            n: How many are labeled.
+            outputs: Of both networks, on n views of labeled images and the strong views of unlabeled ones.
+            n: How many views are of labeled images.
             weak: The teacher's on the weak views.
             weak_images: Those views, which the student sees for this alone.
         """
@@ -189,9 +248,10 @@ class Trainer:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.training.precision == "bfloat16")
 
-    def _note(self, name: str, value: Tensor) -> None:
-        value = value.detach()
-        self._sums[name] = self._sums[name] + value if name in self._sums else value
+    def _note(self, name: str, value: Tensor, of: Tensor | float = 1.0) -> None:
+        """Add to the interval's record; it shows the sum of the values over the sum of what they are `of`."""
+        total, count = self._sums.get(name, (0.0, 0.0))
+        self._sums[name] = total + value.detach(), count + of
 
     def evaluate(self, split: str = "validation") -> dict[str, float]:
         """Score the deployed network's moving average on one split.
@@ -200,13 +260,25 @@ class Trainer:
             split: One of `stssl.data.splits.EVALUATED`; only the end of a search and the user's own command read `test`.
         """
         networks: Networks = self.ema.module.eval()
+        correction = self.correction()
 
         def logits(batch: Batch) -> Tensor:
             images, place, days = (t.to(self.device) for t in (batch.images, batch.place, batch.time))
             with self._autocast():
-                return networks(networks.deployed, self.views.normalise(images), place, days).logits
+                said = networks(networks.deployed, self.views.normalise(images), place, days).logits
+            return said if correction is None else said + correction
 
         return evaluate(logits, self.dataset, split)
+
+    @torch.no_grad()
+    def correction(self) -> Tensor | None:
+        """What the algorithm adds to the deployed network's logits, [1, K]; None = nothing."""
+        if not self.algorithm.uses_blank:
+            return None
+        networks: Networks = self.ema.module.eval()
+        with self._autocast():
+            blank = self._blank(networks, networks.deployed)
+        return self.algorithm.correction(blank, self.step)
 
     def run_interval(self, on_step: Callable[[int], None] | None = None) -> dict[str, Any]:
         """Train one evaluation interval, evaluate on validation, and add the result to the history.

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from stssl import plugins
-from stssl.algorithms.base import Algorithm, Targets
+from stssl.algorithms.base import Algorithm, Logits, Seen, Setting, Targets
 from stssl.data.schema import Task
 from stssl.errors import ConfigError
 from stssl.training.trainer import Trainer
@@ -31,14 +31,19 @@ def cases() -> dict[str, tuple[type[Algorithm], Any]]:
 
 ALGORITHMS = cases()
 BELIEVERS = [name for name, (plugin, _) in ALGORITHMS.items() if plugin.uses_unlabeled]
-CLASSES, LABELED, UNLABELED = 5, 8, 24
+CLASSES, LABELED, UNLABELED = 5, 8, 24  # a batch
+FREQUENCIES = {
+    "single": torch.tensor([0.4, 0.3, 0.2, 0.1, 0.0], dtype=torch.float64),  # one class has no label
+    "multi": torch.tensor([0.7, 0.4, 0.2, 0.1, 0.0], dtype=torch.float64),
+}
 both_tasks = pytest.mark.parametrize("task", ["single", "multi"])
 
 
-def make(name: str, task: Task) -> Algorithm:
+def make(name: str, task: Task, order: list[int] | None = None) -> Algorithm:
     plugin, config = ALGORITHMS[name]
+    order = order or list(range(CLASSES))
     try:
-        return plugin(config, task, CLASSES)
+        return plugin(config, Setting(task, CLASSES, FREQUENCIES[task][order], 2 * LABELED, 2 * UNLABELED, 10))
     except ConfigError as error:
         assert "algorithm" in str(error) and len(str(error)) > 30  # where, and why
         pytest.skip(str(error))
@@ -55,14 +60,30 @@ def draw(task: Task, seed: int) -> dict[str, Tensor]:
         y = torch.randint(-1, CLASSES, (LABELED,), generator=random)
     else:
         y = torch.randint(-1, 2, (LABELED, CLASSES), generator=random).float()
-    return {"labeled": logits(LABELED), "y": y, "weak": logits(UNLABELED), "strong": logits(UNLABELED)}
+    names = {"labeled": LABELED, "labeled_strong": LABELED, "weak": UNLABELED, "strong": UNLABELED, "blank": 1}
+    drawn = {name: logits(rows) for name, rows in names.items()} | {"y": y}
+    # the second half of the labeled pool: whole folds of it, so that resting ones are among them
+    drawn["labeled_rows"] = torch.arange(LABELED) + LABELED
+    drawn["rows"] = torch.randperm(2 * UNLABELED, generator=random)[:UNLABELED]
+    return drawn
+
+
+def losses_of(
+    algorithm: Algorithm, data: dict[str, Tensor], targets: Targets | None, role: str = "teacher", step: int = 0
+) -> dict[str, Tensor]:
+    strong = data["strong"] if targets else None
+    labeled_strong = data["labeled_strong"] if algorithm.uses_labeled_strong else None
+    return algorithm.losses(Logits(data["labeled"], strong, labeled_strong), data["y"], targets, role, step)
 
 
 def run(algorithm: Algorithm, data: dict[str, Tensor], step: int = 0) -> tuple[Targets | None, dict[str, Tensor]]:
-    targets = strong = None
+    targets = None
     if algorithm.uses_unlabeled:
-        targets, strong = algorithm.believe(data["weak"], data["labeled"].detach(), step), data["strong"]
-    return targets, algorithm.losses(data["labeled"], data["y"], strong, targets, "teacher", step)
+        blank = data["blank"] if algorithm.uses_blank else None
+        labeled = data["labeled"].detach()
+        seen = Seen(data["weak"], labeled, data["y"], data["rows"], data["labeled_rows"], blank)
+        targets = algorithm.believe(seen, step)
+    return targets, losses_of(algorithm, data, targets, step=step)
 
 
 @both_tasks
@@ -105,9 +126,8 @@ def test_the_same_code_serves_both_roles(name: str, task: Task) -> None:
     first, second, data = make(name, task), make(name, task), draw(task, 0)
     targets, _ = run(first, data)
     run(second, data)
-    strong = data["strong"] if targets else None
-    teacher = first.losses(data["labeled"], data["y"], strong, targets, "teacher", 0)
-    student = second.losses(data["labeled"], data["y"], strong, targets, "student", 0)
+    teacher = losses_of(first, data, targets, "teacher")
+    student = losses_of(second, data, targets, "student")
     assert teacher.keys() == student.keys()
     assert all(value.isfinite() for value in student.values())
 
@@ -117,11 +137,11 @@ def test_the_same_code_serves_both_roles(name: str, task: Task) -> None:
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10_000), order=st.permutations(range(CLASSES)))
 def test_the_order_of_classes_means_nothing(name: str, task: Task, seed: int, order: list[int]) -> None:
-    plain, shuffled = make(name, task), make(name, task)
+    plain, shuffled = make(name, task), make(name, task, order)
     where = torch.tensor(order).argsort()  # where[k]: the new number of class k
     for step in range(2):  # the second step uses the state that the first one left
         data = draw(task, seed + step)
-        other = {key: tensor[:, order] for key, tensor in data.items() if tensor.ndim == 2}
+        other = {key: tensor[:, order] if tensor.ndim == 2 else tensor for key, tensor in data.items()}
         if task == "single":
             other["y"] = torch.where(data["y"] >= 0, where[data["y"].clamp(min=0)], -1)
         targets, losses = run(plain, data, step)
@@ -148,7 +168,7 @@ def test_unknown_labels_never_count(name: str, task: Task) -> None:
         assert unknown.any() and not unknown.all()
         data["labeled"][unknown] *= scale
         data["labeled"].requires_grad_()
-        loss = algorithm.losses(data["labeled"], data["y"], None, None, "teacher", 0)["supervised"]
+        loss = losses_of(algorithm, data, None)["supervised"]
         loss.backward()
         assert (data["labeled"].grad[unknown] == 0).all()
         results.append(loss.detach())
@@ -160,8 +180,8 @@ def test_unknown_labels_never_count(name: str, task: Task) -> None:
 def test_nothing_known_gives_zero_not_nan(name: str, task: Task) -> None:
     algorithm, data = make(name, task), draw(task, 1)
     data["labeled"].requires_grad_()
-    y = torch.full_like(data["y"], -1)
-    loss = algorithm.losses(data["labeled"], y, None, None, "teacher", 0)["supervised"]
+    data["y"] = torch.full_like(data["y"], -1)
+    loss = losses_of(algorithm, data, None)["supervised"]
     loss.backward()
     assert loss == 0 and (data["labeled"].grad == 0).all()
 
@@ -170,8 +190,9 @@ def test_nothing_known_gives_zero_not_nan(name: str, task: Task) -> None:
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_half_precision_logits(name: str, task: Task) -> None:
     algorithm, data = make(name, task), draw(task, 2)
-    half = {key: tensor if key == "y" else tensor.bfloat16() for key, tensor in data.items()}
-    whole = {key: tensor if key == "y" else tensor.float() for key, tensor in half.items()}
+    logits = {key for key, tensor in data.items() if tensor.ndim == 2 and key != "y"}
+    half = {key: tensor.bfloat16() if key in logits else tensor for key, tensor in data.items()}
+    whole = {key: tensor.float() if key in logits else tensor for key, tensor in half.items()}
     for key in ("labeled", "strong"):
         half[key].requires_grad_()
     _, losses = run(algorithm, half)
@@ -198,7 +219,7 @@ def test_state_dict_round_trip(name: str, task: Task) -> None:
 
 @both_tasks
 @pytest.mark.parametrize("framework", ["plain", "metadata_input", "teacher_student"])
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS if " " not in name])  # the switches are all inside
 def test_two_steps_of_a_real_training(
     name: str, framework: str, task: Task, make_trainer: Callable[..., Trainer]
 ) -> None:

@@ -127,8 +127,8 @@ class C(SemiSupervisedConfig):
 
 class A(Algorithm):
     Config = C
-    def believe(self, weak, labeled, step):
-        return Targets(weak.argmax(1), torch.ones(len(weak)))
+    def believe(self, seen, step):
+        return Targets(seen.weak.argmax(1), torch.ones(len(seen.weak)))
 """),
     stssl.models.injection: ("add_test", """
 from typing import Literal

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from stssl import plugins
+from stssl.algorithms.base import Seen
 from stssl.encodings.base import LocationEncoding, TimeEncoding
 from stssl.models.injection.base import Injection
 from stssl.training import checkpoint
@@ -117,17 +118,17 @@ NOISY = {"model.drop_path_rate": 0.9, "model.depth": 3, "encoding.dropout": 0.5}
 
 def weak_logits(trainer: Trainer, steps: int) -> list[torch.Tensor]:
     """What `believe` was given at each step."""
-    seen: list[torch.Tensor] = []
+    given: list[torch.Tensor] = []
     believe = trainer.algorithm.believe
 
-    def spy(weak: torch.Tensor, labeled: torch.Tensor, step: int) -> Any:
-        assert not weak.requires_grad and all(module.training for module in trainer.networks.modules())
-        seen.append(weak)
-        return believe(weak, labeled, step)
+    def spy(seen: Seen, step: int) -> Any:
+        assert not seen.weak.requires_grad and all(module.training for module in trainer.networks.modules())
+        given.append(seen.weak)
+        return believe(seen, step)
 
     trainer.algorithm.believe = spy  # type: ignore[method-assign]
     trainer.train(steps)
-    return seen
+    return given
 
 
 @pytest.mark.parametrize("framework", ["plain", "metadata_input", "teacher_student"])
