@@ -69,9 +69,7 @@ def write(trainer: Trainer, folder: Path, origin: str, facts: list[str]) -> None
         "data": {"name": dataset.store.card.name, "fingerprint": dataset.store.card.fingerprint},
         "step": trainer.step,
     }
-    weights = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in networks.student.backbone.state_dict().items()
-    }
+    weights = _weights(trainer)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
@@ -85,6 +83,23 @@ def write(trainer: Trainer, folder: Path, origin: str, facts: list[str]) -> None
         os.replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """The student's, with what the algorithm adds to its logits in the bias of its head."""
+    student = trainer.ema.module.student
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in student.backbone.state_dict().items()}
+    correction = trainer.correction()
+    if correction is not None:
+        head = student.backbone.get_classifier()
+        if getattr(head, "bias", None) is None:
+            raise RunError(
+                f"algorithm {trainer.recipe.algorithm.name} corrects the student's logits, and the head of model "
+                f"{trainer.recipe.model.name} has no bias to take that in; choose another model or algorithm"
+            )
+        name = next(name for name, parameter in student.backbone.named_parameters() if parameter is head.bias)
+        weights[name] = weights[name] + correction[0].cpu()
+    return weights
 
 
 def load(folder: Path) -> tuple[nn.Module, dict[str, Any], Recipe]:

@@ -323,6 +323,23 @@ def test_evaluates_as_the_trainer_does(
         assert bundle.evaluate(tmp_path / "b", None, split) == trainer.evaluate(split)
 
 
+@pytest.mark.parametrize("model", [{}, {"model": {"name": "test_resnet", "image_size": 32}, "distillation.weight": 0}])
+@pytest.mark.parametrize("task", ["single", "multi"])
+def test_cdmads_correction_is_in_the_exported_bias(
+    task: str, model: dict[str, Any], trained: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    trainer = trained(task, {"framework": "plain", "algorithm": {"name": "cdmad", "threshold": 0.4}, **model})
+    bundle.write(trainer, tmp_path / "b", "Made by a test.", [])
+    correction = trainer.correction()
+    assert correction is not None and correction.abs().sum() > 0
+    expected, scores = trainer.evaluate("validation"), bundle.evaluate(tmp_path / "b", None, "validation")
+    assert scores == pytest.approx(expected, abs=1e-5)
+    student, _, _ = bundle.load(tmp_path / "b")
+    white = torch.full((1, 3, *[trainer.recipe.model.image_size] * 2), trainer.views.white)
+    with torch.no_grad():  # about an image that shows nothing, it says nothing
+        torch.testing.assert_close(student(white), torch.zeros(1, 3), atol=1e-5, rtol=0)
+
+
 def test_other_shards_of_the_same_data(exported: Path, trainer: Trainer, shards: Callable[..., Path]) -> None:
     assert bundle.evaluate(exported, shards("single"), "test") == trainer.evaluate("test")
 
