@@ -34,7 +34,11 @@ FAULTS = {  # dotted key, value, what the line says after the file's name
         "encoding.time: unknown key 'harmonic'; did you mean 'harmonics'?",
     ),
     "only plugin": ("injection.x", 1, "injection: unknown key 'x'; known: before_block, count, name"),
-    "plugin": ("algorithm.name", "fixmach", "algorithm: unknown choice 'fixmach'; did you mean 'fixmatch'? known: adamatch, cap"),
+    "plugin": (
+        "algorithm.name",
+        "fixmach",
+        "algorithm: unknown choice 'fixmach'; did you mean 'fixmatch'? known: adamatch, cap",
+    ),
     "short plugin": (
         "encoding.location",
         "scalde",

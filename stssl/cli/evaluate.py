@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -13,27 +13,46 @@ from stssl.cli.common import Device, out, pick_device
 
 def evaluate(
     folder: Annotated[
-        Path, typer.Argument(metavar="STUDENT", help="An exported student, or a folder made by `train`.")
-    ],
+        Path | None, typer.Argument(metavar="STUDENT", help="An exported student, or a folder made by `train`.")
+    ] = None,
     split: Annotated[str, typer.Option(help="validation, test, holdout or validation_full.")] = "validation",
     shards: Annotated[str | None, typer.Option(help="Other shards than the recipe's own.")] = None,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    reference_checkpoint: Annotated[
+        Path | None, typer.Option(help="Instead of STUDENT: model_best.pth of the reference project.")
+    ] = None,
+    reference_config: Annotated[Path | None, typer.Option(help="The YAML file it was trained with.")] = None,
+    role: Annotated[
+        Literal["teacher", "student"] | None, typer.Option(help="Which network of a reference checkpoint.")
+    ] = None,
 ) -> None:
     """Score a student on a split of its data.
 
     Look at the test split once, at the end: a choice made on it spoils it.
 
-    Example: `python launch.py evaluate runs/demo/best --split test`
+    Example: `python launch.py evaluate runs/demo/best --split test`, or `python launch.py evaluate --reference-checkpoint
+    model_best.pth --reference-config config/bigearthnet/stssl_fixmatch0.01.yaml --split test`
     """
     from stssl.data.dataset import Dataset
     from stssl.data.store import ImageStore
-    from stssl.errors import RunError
+    from stssl.errors import ConfigError, RunError
     from stssl.export import bundle
+    from stssl.reference.evaluate import evaluate as evaluate_reference
     from stssl.training import checkpoint
     from stssl.training.recipe import Recipe
     from stssl.training.trainer import Trainer
 
+    if (folder is None) == (reference_checkpoint is None):
+        raise ConfigError("give either a STUDENT or --reference-checkpoint FILE with --reference-config FILE")
+    if (reference_checkpoint is None) != (reference_config is None) or (role and reference_checkpoint is None):
+        raise ConfigError("--reference-checkpoint and --reference-config go together, and --role goes with them alone")
+    if reference_checkpoint is not None and reference_config is not None:
+        device = pick_device(device)
+        result = evaluate_reference(reference_checkpoint, reference_config, split, shards, role, device)
+        _show(result, split, as_json)
+        return
+    assert folder is not None
     if (folder / bundle.WEIGHTS).exists():
         result = bundle.evaluate(folder, shards, split, pick_device(device))
     elif (folder / "checkpoint.pt").exists() and (folder / "recipe.yaml").exists():
@@ -50,6 +69,10 @@ def evaluate(
         raise RunError(
             f"{folder}: holds neither an exported student ({bundle.WEIGHTS}) nor a training (checkpoint.pt){hint}"
         )
+    _show(result, split, as_json)
+
+
+def _show(result: dict[str, float], split: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"split": split, **result}))
         return

@@ -11,7 +11,11 @@ from stssl.cli.common import Device, DryRun, Set, errors, note_absent, out, pick
 
 
 def train(
-    recipe_file: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe as YAML.")],
+    recipe_file: Annotated[Path | None, typer.Argument(metavar="RECIPE", help="A recipe as YAML.")] = None,
+    reference_config: Annotated[
+        Path | None, typer.Option(help="Instead of RECIPE: a YAML file of the reference project's config/ folder.")
+    ] = None,
+    shards: Annotated[str | None, typer.Option(help="The prepared data; short for --set data.shards=.")] = None,
     target: Annotated[
         Path | None, typer.Option("--out", help="Folder for the results. [default: runs/train-RECIPE-HASH]")
     ] = None,
@@ -21,26 +25,39 @@ def train(
 ) -> None:
     """Train one recipe. Run the same command again after an interruption: it goes on at the last checkpoint.
 
-    Example: `python launch.py train search_spaces/recipes/eurosat.yaml --set training.steps=10240`
+    Example: `python launch.py train search_spaces/recipes/eurosat.yaml --set training.steps=10240`, or
+    `python launch.py train --reference-config config/bigearthnet/stssl_fixmatch0.01.yaml --shards runs/data/bigearthnet`
     """
     import json
 
     from stssl import config as cfg
     from stssl.data.dataset import Dataset
-    from stssl.errors import RunError
+    from stssl.errors import ConfigError, RunError
     from stssl.export import bundle
     from stssl.files import write_text
+    from stssl.reference import config as reference
+    from stssl.reference.recipe import check_data, notes, recipe_data
     from stssl.training import checkpoint
     from stssl.training.evaluate import Diverged
-    from stssl.training.recipe import PLUGINS, Recipe
+    from stssl.training.recipe import PLUGINS, Recipe, read_data
     from stssl.training.trainer import Trainer
 
-    data = cfg.with_overrides(cfg.read_yaml(recipe_file), cfg.parse_set(set_), plugins=PLUGINS)
+    file = recipe_file or reference_config
+    if file is None or (recipe_file and reference_config):
+        raise ConfigError("give either a RECIPE or --reference-config FILE")
+    theirs = reference.read(file) if reference_config else None
+    overrides = {**({"data.shards": shards} if shards else {}), **cfg.parse_set(set_)}
+    data = cfg.with_overrides(recipe_data(theirs) if theirs else read_data(file), overrides, plugins=PLUGINS)
     resolve_paths(data)
-    recipe = cfg.validate(Recipe, data, str(recipe_file))
+    recipe = cfg.validate(Recipe, data, f"{file}, read as a recipe" if theirs else str(file))
     device = pick_device(device)
-    target = target or Path("runs") / f"train-{recipe_file.stem}-{recipe.digest()[:6]}"
+    target = target or Path("runs") / f"train-{file.stem}-{recipe.digest()[:6]}"
+    if theirs:
+        for note in notes(theirs, overrides):
+            errors.print(f"note: {note}")
     dataset = Dataset.open(recipe.data)
+    if theirs:
+        check_data(theirs, dataset, file)
     trainer = Trainer(recipe, dataset, device)
     note_absent(recipe, dataset)
     parameters = {

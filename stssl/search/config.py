@@ -10,9 +10,10 @@ from pydantic import Field
 from stssl import config as cfg
 from stssl.errors import ConfigError
 from stssl.search.asha import SchedulerConfig
+from stssl.search.parameter import Parameter
 from stssl.search.sampler import SamplerConfig
-from stssl.search.space import Parameter
-from stssl.training.recipe import PLUGINS
+from stssl.search.space import Space
+from stssl.training.recipe import PLUGINS, Recipe, on_base, read_data
 
 
 class ReplicateConfig(cfg.Config):
@@ -38,7 +39,8 @@ class SearchConfig(cfg.Config):
         metric: What is optimised, on validation; see `stssl.training.evaluate.METRICS`.
         trials: How many recipes are tried.
         recipe: The base recipe: inline, or the path of a file beside this one. It is the first point.
-        points: More first points: dotted keys and values; what is missing comes from the base recipe.
+        points: More first points: dotted keys and values, where what is missing comes from the base recipe; or, in the
+            file, the path of a recipe that differs from the base recipe in what is searched alone.
         space: Dotted recipe key to choice, uniform, loguniform or int.
         note: Printed with the results, for instance what they do not show.
     """
@@ -57,7 +59,7 @@ class SearchConfig(cfg.Config):
 
     @classmethod
     def read(cls, path: Path | str, overrides: dict[str, Any] | None = None) -> SearchConfig:
-        """Read a search file; a base recipe in a file of its own is read in.
+        """Read a search file; recipes in files of their own are read in.
 
         Raises:
             ConfigError: Names file, key, value and remedy.
@@ -65,13 +67,23 @@ class SearchConfig(cfg.Config):
         path = Path(path)
         data = cfg.read_yaml(path)
         if isinstance(data.get("recipe"), str):
-            data["recipe"] = cfg.read_yaml(path.parent / data["recipe"])
+            data["recipe"] = read_data(path.parent / data["recipe"])
+        elif isinstance(data.get("recipe"), dict):
+            data["recipe"] = on_base(data["recipe"], path)
         space_overrides = [key for key in overrides or {} if key.startswith("space.")]
         if space_overrides:
             raise ConfigError(f"--set {space_overrides[0]}: the space is changed in {path}, not on the command line")
-        return cfg.validate(
-            cls, cfg.with_overrides(data, overrides or {}, plugins=[f"recipe.{p}" for p in PLUGINS]), str(path)
-        )
+        data = cfg.with_overrides(data, overrides or {}, plugins=[f"recipe.{p}" for p in PLUGINS])
+        points = data["points"] if isinstance(data.get("points"), list) else []
+        named = {i: p for i, p in enumerate(points) if isinstance(p, str)}
+        if named:
+            data["points"] = [{} if i in named else p for i, p in enumerate(points)]
+        config = cfg.validate(cls, data, str(path))
+        if not named:
+            return config
+        space = Space(config.space, cfg.validate(Recipe, config.recipe, f"{path}: recipe").dump(), str(path))
+        read = {i: space.point_of(Recipe.read(path.parent / p), f"points[{i}]: {p}") for i, p in named.items()}
+        return config.model_copy(update={"points": tuple(read.get(i, p) for i, p in enumerate(config.points))})
 
     def dump(self) -> dict[str, Any]:
         """As plain data for YAML; reading it back gives the same search."""

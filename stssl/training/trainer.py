@@ -134,6 +134,10 @@ class Trainer:
                 for name, (total, _) in self._sums.items():
                     if not math.isfinite(float(total)):
                         raise Diverged(f"{name} became {float(total)} between steps {first} and {self.step}")
+        return self.record()
+
+    def record(self) -> dict[str, float]:
+        """What `train` has noted since it began; what is of nothing is left out."""
         return {name: float(total) / float(of) for name, (total, of) in self._sums.items() if float(of) > 0}
 
     def _train_step(self) -> None:

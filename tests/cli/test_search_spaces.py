@@ -16,7 +16,8 @@ from stssl.search.space import Space
 from stssl.training.recipe import Recipe
 
 SPACES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
-ONE_FACTOR = ("encodings", "injection", "thresholds", "distillation")
+RECIPES = sorted((Path(__file__).parents[2] / "search_spaces" / "recipes").glob("*.yaml"))
+ONE_FACTOR = ("algorithms", "encodings", "injection", "thresholds", "distillation")
 FULL = ("eurosat", "bigearthnet")
 METHOD = {  # what the method offers; a plugin of one's own may be added to a space, and need not
     "encoding.location": ["scaled", "wrap", "cartesian", "fourier", "multiscale", "sphere", "spherical_harmonics"],
@@ -54,6 +55,18 @@ def test_dry_run(path: Path, shards: Path, several_labels: Path, capsys: pytest.
     assert f"name: {path.stem}" in said.out and "trials, rungs at steps" in said.out
 
 
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_dry_run_of_recipes(path: Path, shards: Path, several_labels: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    several = path.stem.startswith("bigearthnet")
+    data, sets = several_labels if several else shards, ["model.depth=1", "data.labeled={count: 20}"]
+    if path.stem == "simulated":
+        sets += ["data.split.holdout=null"]
+    capsys.readouterr()
+    options = [word for setting in sets for word in ("--set", setting)]
+    assert main(["train", str(path), "--dry-run", "--shards", str(data), *options]) == 0, capsys.readouterr().err
+    assert f"shards: {data}" in capsys.readouterr().out
+
+
 def space_of(path: Path) -> tuple[SearchConfig, Space]:
     config = SearchConfig.read(path)
     return config, Space(config.space, Recipe.model_validate(config.recipe).dump(), str(path))
@@ -71,6 +84,11 @@ def test_a_study_changes_one_thing_at_a_time(name: str) -> None:
     assert len(recipes) == 1 + len(variants)
     choices = {"encoding.location.name", "encoding.time.name", "injection.name", "distillation.loss", "distillation.on"}
     choices.add("algorithm.hard_labels")
+    if name == "algorithms":  # whole recipes, each another algorithm
+        assert {point["algorithm.name"] for point in config.points} | {"fixmatch"} == set(
+            config.space["algorithm.name"].choice or ()
+        )
+        return
     for point in config.points:  # one key, or a choice and its own settings
         (chosen, *own) = point
         assert not own or chosen in choices, point

@@ -12,6 +12,7 @@ from stssl.models.backbone import ModelConfig
 from stssl.models.distillation import DistillationConfig
 from stssl.models.injection.token import TokenConfig
 from stssl.models.teacher_student import Networks
+from stssl.reference.checkpoint import our_name, our_state
 
 MODEL = ModelConfig(name="tiny", image_size=16, patch_size=8, embed_dim=32, depth=1, num_heads=2)
 
@@ -86,14 +87,9 @@ def test_teacher_and_student_start_from_the_same_distribution_but_not_the_same_w
 # --- the reference implementation -----------------------------------------------------------------------------------
 
 
-def common(name: str, recorded: dict[str, Any], kind: str) -> dict[str, Tensor]:
-    """Arrays of one of the reference's backbones under timm's names."""
-    prefix = f"{kind}:{name}_backbone."
-    arrays = {key.removeprefix(prefix): torch.from_numpy(a) for key, a in recorded.items() if key.startswith(prefix)}
-    own = "student_head" if name == "student" else "joint_head"
-    for part in ("weight", "bias"):
-        arrays[f"head.{part}"] = torch.from_numpy(recorded[f"{kind}:{own}.{part}"])
-    return arrays
+def recorded_state(recorded: dict[str, Any], kind: str) -> dict[str, Tensor]:
+    """The reference's weights (kind `p`) or gradients (`g`) under its own names."""
+    return {k.removeprefix(f"{kind}:"): torch.from_numpy(a) for k, a in recorded.items() if k.startswith(f"{kind}:")}
 
 
 def load_reference(recorded: dict[str, Any], distilled: bool) -> Networks:
@@ -102,19 +98,7 @@ def load_reference(recorded: dict[str, Any], distilled: bool) -> Networks:
     networks = make(
         "teacher_student", distilled, model, EncoderConfig(time={"name": "day_of_year", "period_days": 365})
     )
-    teacher, student = common("joint", recorded, "p"), common("student", recorded, "p")
-    networks.teacher.position.data = teacher.pop("metainfo_pos_embed")
-    networks.teacher.backbone.load_state_dict(teacher, strict=True)
-    for ours, theirs in (("0", "fc1"), ("2", "fc2")):
-        for part in ("weight", "bias"):
-            weight = torch.from_numpy(recorded[f"p:metainfo_enc.{theirs}.{part}"])
-            getattr(networks.teacher.encoder.mlp[int(ours)], part).data = weight
-    token = student.pop("metainfo_pos_embed")
-    if distilled:  # the reference has one vector where timm adds a token and its position
-        place = student["pos_embed"]
-        student["reg_token"] = token
-        student["pos_embed"] = torch.cat([place[:, :1], torch.zeros_like(token), place[:, 1:]], dim=1)
-    networks.student.backbone.load_state_dict(student, strict=True)
+    networks.load_state_dict(our_state(recorded_state(recorded, "p"), networks), strict=True)
     return networks
 
 
@@ -149,22 +133,15 @@ def test_token_teacher_and_register_student_are_the_reference(
     loss = teacher.logits.square().mean() + 0.1 * teacher.tokens.sum()
     (loss + student.logits.square().mean() + student.tokens.pow(3).mean()).backward()
     assert_golden(images.grad, recorded["grad_x"])
-    for role, theirs in (("teacher", "joint"), ("student", "student")):
-        gradients = {key: parameter.grad for key, parameter in getattr(networks, role).backbone.named_parameters()}
-        expected = common(theirs, recorded, "g")
-        vector = expected.pop("metainfo_pos_embed")
-        if role == "teacher":
-            assert_golden(networks.teacher.position.grad, vector)
-        else:
-            assert_golden(gradients["reg_token"], vector)
-            row = gradients["pos_embed"][:, 1:2]
-            assert_golden(row, vector)
-            gradients["pos_embed"] = torch.cat([gradients["pos_embed"][:, :1], gradients["pos_embed"][:, 2:]], 1)
-        assert len(expected) > 8
-        for key, value in expected.items():
-            assert_golden(gradients[key], value, f"{role} {key}")
-    for number, theirs in ((0, "fc1"), (2, "fc2")):
-        assert_golden(networks.teacher.encoder.mlp[number].weight.grad, recorded[f"g:metainfo_enc.{theirs}.weight"])
+    gradients = {key: parameter.grad for key, parameter in networks.named_parameters()}
+    place = gradients["student.backbone.pos_embed"]  # [class, register, patches]; theirs has no row for its token
+    gradients["student.backbone.pos_embed"] = torch.cat([place[:, :1], place[:, 2:]], 1)
+    expected = {our_name(key): value for key, value in recorded_state(recorded, "g").items()}
+    assert len(expected) > 20 and expected.keys() >= {"teacher.position", "teacher.encoder.mlp.0.weight"}
+    for key, value in expected.items():
+        if key is not None:
+            assert_golden(gradients[key], value, key)
+    assert_golden(place[:, 1:2], expected["student.backbone.reg_token"])
 
 
 def test_student_without_a_register_is_the_reference(

@@ -224,7 +224,7 @@ def test_a_right_search_passes(config: SearchConfig) -> None:
     "changes, said",
     [
         ({"metric": "acuracy"}, "metric: 'acuracy' is no metric of this data; did you mean 'accuracy'? known: accuracy, bal"),
-        ({"metric": "map_macro"}, "metric: 'map_macro' is no metric of this data; did you mean 'f1_macro'?"),
+        ({"metric": "f1_makro"}, "metric: 'f1_makro' is no metric of this data; did you mean 'f1_macro'?"),
         ({"scheduler__grace_steps": 15}, "scheduler.grace_steps 15: the rung at step 15 is no multiple"),
         ({"points": [{}, {"optimizer.lr": 1}]}, "points[1]: optimizer.lr = 1 lies outside the space"),
         ({"points": [{"optimzer.lr": 1}]}, "points[0]: 'optimzer.lr' is not searched; did you mean"),

@@ -2,10 +2,12 @@
 
 import random
 import re
+from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +15,8 @@ from stssl import config as cfg
 from stssl.errors import ConfigError, StsslError
 from stssl.search.config import SearchConfig
 from stssl.search.space import FIXED, Parameter, Space
-from stssl.training.recipe import Recipe
+from stssl.training.recipe import PLUGINS, Recipe
+from tests.search.conftest import RECIPE
 
 RANGE = {"uniform": [0.1, 0.9]}
 FRAMEWORK = {"framework": {"choice": ["plain", "teacher_student"]}}
@@ -380,3 +383,69 @@ def test_what_is_said_of_a_parameter() -> None:
         (Parameter(int=(0, 1)), "int from 0 to 1"),
     ):
         assert parameter.describe() == said
+
+
+def test_a_recipe_as_a_point(search_config, space_of) -> None:
+    found = read(search_config, space_of, RICH)[1]
+    base = Recipe.model_validate(found.base)
+
+    def other(**overrides: Any) -> Recipe:
+        data = cfg.with_overrides(found.base, {k.replace("__", "."): v for k, v in overrides.items()}, plugins=PLUGINS)
+        return cfg.validate(Recipe, data, "r.yaml")
+
+    assert found.point_of(base, "points[0]") == found.base_point()
+    recipe = other(algorithm__name="supervised", optimizer__lr=0.5, framework="plain")
+    point = found.point_of(recipe, "points[0]")
+    assert found.recipe(point).digest() == recipe.digest() and "algorithm.threshold" not in point
+    same = other(seed=7, data__shards="elsewhere", training__steps=180, data__labeled={"count": 5})
+    assert found.point_of(same, "points[0]") == found.base_point()  # what is fixed stays the base's
+    for overrides, said in (
+        (
+            {"optimizer__warmup_steps": 5},
+            r"optimizer.warmup_steps is 5 there, but 0 at this .*; make it the same, or add op",
+        ),
+        (
+            {"algorithm": {"name": "freematch"}},
+            r"algorithm.name = 'freematch' lies outside the space \(choice of fixmatch, s",
+        ),
+        ({"distillation__weight": 5.0}, r"distillation.weight = 5.0 lies outside the space"),
+        (
+            {"distillation__loss": "cosine", "distillation__weight": 0.7},
+            r"distillation.weight is 0.7 there, .*widen its `wh",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=rf"^s.yaml: points\[1\]: r.yaml: {said}"):
+            found.point_of(other(**overrides), "points[1]: r.yaml")
+
+
+def test_a_search_file_names_recipes(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(RECIPE))
+    (tmp_path / "fast.yaml").write_text("{base: base.yaml, optimizer: {lr: 0.01}}")
+    search = {"name": "s", "recipe": "fast.yaml", "space": {"optimizer.lr": {"loguniform": [1e-5, 0.1]}}}
+    path = tmp_path / "s.yaml"
+
+    def points(given: Any, **overrides: Any) -> Any:
+        path.write_text(yaml.safe_dump({**search, "points": given}))
+        return SearchConfig.read(path, overrides).points
+
+    assert SearchConfig.read(path if points([]) == () else "").recipe["optimizer"]["lr"] == 0.01
+    assert points(["base.yaml", {"optimizer.lr": 0.03}, "fast.yaml"]) == (
+        {"optimizer.lr": 1e-4},
+        {"optimizer.lr": 0.03},
+        {"optimizer.lr": 0.01},
+    )
+    assert points(["base.yaml"], **{"recipe.data.shards": "elsewhere"}) == ({"optimizer.lr": 1e-4},)
+    (tmp_path / "far.yaml").write_text("{base: base.yaml, optimizer: {lr: 0.5}}")
+    for named, said in (
+        (["fats.yaml"], "fats.yaml: no such file"),
+        (
+            [{}, "far.yaml"],
+            r"s.yaml: points\[1\]: far.yaml: optimizer.lr = 0.5 lies outside the space .*; widen the space",
+        ),
+        ([7], r"s.yaml: points.0: input should be a valid dictionary"),
+        ("base.yaml", "s.yaml: points: input should be a valid tuple"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            points(named)
+    search["recipe"] = {"base": "base.yaml", "seed": 3}  # a base beside the search file
+    assert points(["base.yaml"]) == ({"optimizer.lr": 1e-4},) and SearchConfig.read(path).recipe["seed"] == 3
