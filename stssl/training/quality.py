@@ -83,7 +83,7 @@ def judge(
     truth = torch.where(hidden if task == "single" else hidden[:, None], labels, -1)
     said = {"pseudo/": hard(targets.labels, task)}
     said |= {f"{role}/pseudo_": hard(logits.detach(), task, cut=0) for role, logits in strong.items()}
-    found = {}
+    found: dict[str, tuple[Tensor, Tensor]] = {}
     for name, guess in said.items():
         right, believed, there = quality(guess, targets.weights, truth, task)
         found |= {f"{name}precision": (right, believed), f"{name}recall": (right, there)}
