@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -30,10 +29,11 @@ class AdaMatchConfig(SemiSupervisedConfig):
 
 
 class AdaMatch(Algorithm):
-    """p' ∝ p·E[p_labeled]/E[p], w = [max p' ≥ τ·mean max p_labeled], ŷ = p'; `supervised` on weak and strong views.
+    """p' ∝ p·E[p_labeled]/E[p], w = [max p' ≥ τ·mean max p_labeled], ŷ = p'; `supervised` on weak and on strong views.
 
-    The unsupervised loss is weighed by 1/2 - cos(min(π, 2π·t/T))/2. Multi-label: each class by itself. Random logit
-    interpolation is left out: it changes only networks with batch norm, which here see labeled and strong views together.
+    The supervised loss is the sum of both; the unsupervised one is weighed by 1/2 - cos(min(π, 2π·t/T))/2. Multi-label: each
+    class by itself. Random logit interpolation is left out: it changes only networks with batch norm, which here see labeled
+    and strong views together.
 
     Source: Berthelot et al., AdaMatch (ICLR 2022), equations 3 to 8; several labels per image are ours.
     """
@@ -58,8 +58,7 @@ class AdaMatch(Algorithm):
     def losses(self, logits: Logits, y: Tensor, targets: Targets | None, role: Role, step: int) -> dict[str, Tensor]:
         losses = super().losses(logits, y, targets, role, step)
         if logits.labeled_strong is not None:
-            both = [losses["supervised"], supervised_loss(logits.labeled_strong, y, self.task)]
-            losses["supervised"] = torch.stack(both).mean()
+            losses["supervised"] = losses["supervised"] + supervised_loss(logits.labeled_strong, y, self.task)
         if self.config.rampup and "unsupervised" in losses:
             phase = min(math.pi, 2 * math.pi * step / self.setting.steps)
             losses["unsupervised"] = (0.5 - math.cos(phase) / 2) * losses["unsupervised"]

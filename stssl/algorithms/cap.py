@@ -68,7 +68,8 @@ class Cap(Algorithm):
         self.count += len(newest)
         wanted = torch.stack([1 - gamma, 1 - c.positive_share * gamma, c.negative_share * (1 - gamma)], dim=1)
         n = self.count.clamp(max=c.queue_size)
-        index = (n * wanted).floor().long().clamp(max=n - 1)
+        # 10 · (1 - 0.9) is just below 1 in floating point, and is meant to be 1
+        index = (n * wanted + 1e-9).floor().long().clamp(max=n - 1)
         levels = self.queue.sort(dim=1).values.gather(1, index)  # +inf lies behind the n values
         label, positive, negative = levels.unbind(1)
         if not self.setting.parity:

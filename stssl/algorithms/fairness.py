@@ -10,9 +10,9 @@ from stssl.data.schema import Task
 
 
 def inverse(share: Tensor) -> Tensor:
-    """1/share, 0 where share is 0, without a gradient."""
+    """1/share, 0 where share is 0 or so small that its inverse leaves float32, without a gradient."""
     share = share.detach()
-    return torch.where(share == 0, 0.0, 1 / torch.where(share == 0, 1.0, share))
+    return torch.where(share < 1e-30, 0.0, 1 / share.clamp(min=1e-30))
 
 
 def fairness(
@@ -45,7 +45,8 @@ def fairness(
         b = b / b.sum().clamp(min=1e-12)
         return (passed > 0) * (a * torch.log(b + 1e-12)).sum()
     p, passed = strong.sigmoid(), mask.sum(0)
-    share = 1 / (passed if parity else passed.clamp(min=1))
+    some = passed.sum() > 0
+    share = 1 / (torch.where(some, passed, 1.0) if parity else passed.clamp(min=1))
     positive = ((p >= 0.5) * mask).sum(0) * share
     a1, a0 = mean_p * inverse(histogram), (1 - mean_p) * inverse(1 - histogram)
     b1 = (p * mask).sum(0) * share * inverse(positive)
@@ -55,4 +56,4 @@ def fairness(
     a = a1 / torch.where(a1 + a0 > 0, a1 + a0, 1.0)
     b = torch.where(telling, b1, 0.5) / torch.where(telling, b1 + b0, 1.0)
     terms = a * torch.log(b + 1e-12) + (1 - a) * torch.log(1 - b + 1e-12)
-    return torch.where(telling, terms, 0.0).sum() if not parity else (mask.sum() > 0) * terms.sum()
+    return torch.where(telling & some, terms, 0.0).sum()

@@ -47,12 +47,18 @@ class FlexMatch(Algorithm):
         beta = self._status()
         level = c.threshold * (beta / (2 - beta) if c.mapping == "convex" else beta)
         weights = (sure >= (level[guess] if single else torch.where(guess == 1, level[1], level[0]))).float()
-        latest = torch.where(sure >= c.threshold, guess.to(self.learned.dtype), self.learned[seen.rows])
-        # an image that a batch holds twice: its last place counts, in whatever order a device writes
-        places = torch.full((len(self.learned),), -1, device=weights.device)
-        places.scatter_reduce_(0, seen.rows, torch.arange(len(weights), device=weights.device), "amax")
-        self.learned[seen.rows] = latest[places[seen.rows]]
+        self._remember(seen.rows, guess, sure >= c.threshold)
         return Targets(pseudo_labels(seen.weak, self.task, c), weights)
+
+    def _remember(self, rows: Tensor, guess: Tensor, confident: Tensor) -> None:
+        """Keep each image's latest confident guess; of an image that a batch holds twice, the last confident one."""
+        order = torch.arange(len(rows), device=rows.device)
+        same = torch.full((len(self.learned),), -1, device=rows.device).scatter_reduce_(0, rows, order, "amax")[rows]
+        order, same = (t.view(-1, *[1] * (guess.ndim - 1)).expand_as(guess) for t in (order, same))
+        last = torch.full_like(guess, -1).scatter_reduce_(0, same, torch.where(confident, order, -1), "amax")
+        last = last.gather(0, same)
+        latest = guess.gather(0, last.clamp(min=0)).to(self.learned.dtype)
+        self.learned[rows] = torch.where(last >= 0, latest, self.learned[rows])
 
     def _status(self) -> Tensor:
         """β: [K], or [2, K] of absence and presence."""

@@ -72,9 +72,9 @@ def asymmetric_loss(
     """
     logits = logits.float()
     y = targets.to(logits.dtype)
-    p = logits.sigmoid()
-    s = (1 - p + clip).clamp(max=1)
-    entropy = -(y * p.clamp(min=1e-8).log() + (1 - y) * s.clamp(min=1e-8).log())
-    t = p * y + s * (1 - y)
-    t = t if focal_gradient else t.detach()
-    return entropy * (1 - t) ** (gamma_positive * y + gamma_negative * (1 - y))
+    p, q = logits.sigmoid(), (-logits).sigmoid()  # q is 1-p, exact where p is close to 1
+    entropy = -(y * p.clamp(min=1e-8).log() + (1 - y) * (q + clip).clamp(1e-8, 1).log())
+    away = y * q + (1 - y) * (p - clip).clamp(min=0)  # 1-t
+    # 0 to a power below 1 has no finite slope
+    away = away.clamp(min=1e-8) if focal_gradient else away.detach()
+    return entropy * away ** (gamma_positive * y + gamma_negative * (1 - y))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stssl.algorithms.base import Algorithm, Seen, Setting, Targets
 from stssl.algorithms.crossfit import Crossfit, CrossfitConfig
-from stssl.algorithms.thresholds import probabilities
+from stssl.algorithms.thresholds import likeliest, probabilities
 
 
 class MetricThresholdConfig(CrossfitConfig):
@@ -56,7 +56,7 @@ class MetricThreshold(Algorithm):
         p = self.record.p
         positive = known & (self.record.y == 1)
         if self.task == "single":  # an image is only ever taken for its likeliest class
-            p = torch.where(p >= p.amax(dim=1, keepdim=True), p, -1.0)
+            p = torch.where(likeliest(p), p, -1.0)
         grid = torch.arange(c.levels, device=p.device) / c.levels
         # how many of a class lie at or above each level: counted from the highest down
         bins = torch.where(known & (p >= 0), torch.searchsorted(grid, p.clamp(min=0), right=True), 0)

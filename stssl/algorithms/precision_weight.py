@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stssl.algorithms.base import Algorithm, Seen, Setting, Targets
 from stssl.algorithms.crossfit import Crossfit, CrossfitConfig
-from stssl.algorithms.thresholds import confidence, probabilities
+from stssl.algorithms.thresholds import confidence, likeliest, probabilities
 
 
 class PrecisionWeightConfig(CrossfitConfig):
@@ -59,7 +59,7 @@ class PrecisionWeight(Algorithm):
         """How often a pseudo-label is right, [bins, K]."""
         c, known, p = self.config, self.record.known, self.record.p
         if self.task == "single":
-            counted = known & (p >= p.amax(dim=1, keepdim=True))
+            counted = known & likeliest(p)
             right = counted & (self.record.y == 1)
         else:
             counted, right = known, known & ((p >= 0.5) == (self.record.y == 1))

@@ -61,6 +61,11 @@ def probabilities(logits: Tensor, task: Task) -> Tensor:
     return logits.softmax(dim=1) if task == "single" else logits.sigmoid()
 
 
+def likeliest(p: Tensor) -> Tensor:
+    """[U, K] bool, True at one class of each row: the first of the largest."""
+    return torch.zeros_like(p, dtype=torch.bool).scatter_(1, p.argmax(dim=1, keepdim=True), True)
+
+
 def confidence(p: Tensor, task: Task) -> Tensor:
     """Largest probability of each row, [U]; for multi-label max(p, 1-p) of each entry, [U, K]."""
     return p.amax(dim=1) if task == "single" else torch.maximum(p, 1 - p)

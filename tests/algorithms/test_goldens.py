@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from stssl.algorithms.base import Algorithm, Logits, Setting
 from stssl.algorithms.distillation import distillation_loss
@@ -135,7 +136,17 @@ def test_asymmetric_loss(settings: str, kind: str, golden: Golden, assert_golden
     logits = torch.from_numpy(recorded["logits"]).requires_grad_()
     y = torch.from_numpy(recorded["soft_targets" if kind else "targets"])
     loss = asymmetric_loss(logits, y, *gammas, 0.0 if settings == "noclip" else 0.05, settings == "torchgrad")
-    assert_golden(loss, recorded[f"{settings}{kind}_none"])
+    none = recorded[f"{settings}{kind}_none"].copy()
+    if (
+        settings == "noclip"
+    ):  # log(1-p) at p near 1, where 1-p has lost digits in the recording and -softplus(z) has not
+        far = (logits.detach() > 10).numpy() & (logits.detach() < 18).numpy()
+        z = logits.detach().double()
+        exact = (F.softplus(z) * z.sigmoid() ** 4).float().numpy()
+        where = far & (y.numpy() == 0)
+        np.testing.assert_allclose(none[where], exact[where], rtol=5e-5)
+        none[where] = exact[where]
+    assert_golden(loss, none)
     loss.sum().backward()
     assert_golden(logits.grad, recorded[f"{settings}{kind}_grad"])
 

@@ -730,10 +730,7 @@ def test_asymmetric_loss_over_its_range(clip: float) -> None:
     for y in (0.0, 1.0):
         z, target = logits.double(), torch.full_like(logits, y)
         less = (1 / (1 + z.exp()) + clip).clamp(max=1)  # 1 - p
-        if y:
-            want = z.neg().exp().log1p() * (1 / (1 + z.exp()))
-        else:
-            want = -less.log() * (1 - less) ** 4
+        want = z.neg().exp().log1p() * (1 / (1 + z.exp())) if y else -less.log() * (1 - less) ** 4
         got = asymmetric_loss(logits, target, clip=clip).double()
         assert torch.allclose(got, want, rtol=2e-5, atol=2e-5), (got - want).abs().max()
 
