@@ -46,7 +46,7 @@ def curves(state: SearchState, ladder: list[int], metric: str, more_is_better: b
         shown.add(framework)
     for rung in ladder:
         figure.add_vline(x=rung, line={"dash": "dot", "color": "#999", "width": 1})
-    return _layout(figure, "Training step (dotted: rungs; crosses: stopped there)", f"Validation {metric}")
+    return layout(figure, "Training step (dotted: rungs; crosses: stopped there)", f"Validation {metric}")
 
 
 def by_parameter(state: SearchState, space: Space, metric: str, more_is_better: bool) -> go.Figure | None:
@@ -74,8 +74,8 @@ def by_parameter(state: SearchState, space: Space, metric: str, more_is_better: 
         )  # fmt: skip
         if space.parameters[key].loguniform:
             figure.update_xaxes(type="log", dtick=1, exponentformat="power", **place)
-    figure.update_layout(height=260 * rows + 60)
-    return _layout(figure, None, None)
+    figure.updatelayout(height=260 * rows + 60)
+    return layout(figure, None, None)
 
 
 def replicates(table: list[Standing], metric: str, more_is_better: bool) -> go.Figure:
@@ -97,13 +97,14 @@ def replicates(table: list[Standing], metric: str, more_is_better: bool) -> go.F
             x=[mean], y=[name], mode="markers", marker={"color": colour, "size": 13, "symbol": "diamond"}, showlegend=False,
             error_x={"type": "data", "array": [standing.high - standing.mean], "color": colour, "thickness": 2},
         )  # fmt: skip
-    figure.update_layout(height=160 + 60 * len(table))
+    figure.updatelayout(height=160 + 60 * len(table))
     figure.update_yaxes(autorange="reversed")  # the best on top
-    return _layout(figure, f"Validation {metric} at full length (diamond: mean and 95 % interval)", None)
+    return layout(figure, f"Validation {metric} at full length (diamond: mean and 95 % interval)", None)
 
 
-def _layout(figure: go.Figure, x: str | None, y: str | None) -> go.Figure:
-    figure.update_layout(
+def layout(figure: go.Figure, x: str | None, y: str | None) -> go.Figure:
+    """The look that all figures share, and the titles of the axes."""
+    figure.updatelayout(
         template="simple_white", margin={"l": 60, "r": 20, "t": 60, "b": 55}, legend={"orientation": "h", "y": 1.12},
         font={"family": "system-ui, sans-serif", "size": 13},
     )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from stssl.analysis import plots
+from stssl.analysis import plots, quality
 from stssl.files import write_text
 from stssl.search import asha
 from stssl.search.config import SearchConfig
@@ -51,6 +51,7 @@ def write(folder: Path, config: SearchConfig, manifest: dict[str, Any], state: S
     figures: list[tuple[str, go.Figure | None]] = [
         ("Learning curves", plots.curves(state, ladder, config.metric, better)),
         ("Score by setting", plots.by_parameter(state, space, config.metric, better)),
+        ("Pseudo-labels", quality.pseudo_labels(state)),
     ]
     body = [
         f"<h1>{html.escape(config.name)}</h1>",

@@ -31,6 +31,7 @@ def train(
     import json
 
     from stssl import config as cfg
+    from stssl.analysis import quality
     from stssl.data.dataset import Dataset
     from stssl.errors import ConfigError, RunError
     from stssl.export import bundle
@@ -96,6 +97,7 @@ def train(
         errors.print(f"\ninterrupted at step {trainer.step}; the same command again goes on at the last checkpoint")
         raise typer.Exit(130) from None
     write_text(target / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in trainer.history))
+    quality.picture(trainer.history, metric, target / "training.png")
     if trainer.networks.student is not None:
         score = trainer.history[-1]["validation"][metric]
         bundle.write(trainer, target / "best", "Trained by `launch.py train`.", [f"Validation {metric}: {score:.4f}."])
