@@ -74,7 +74,7 @@ def by_parameter(state: SearchState, space: Space, metric: str, more_is_better: 
         )  # fmt: skip
         if space.parameters[key].loguniform:
             figure.update_xaxes(type="log", dtick=1, exponentformat="power", **place)
-    figure.updatelayout(height=260 * rows + 60)
+    figure.update_layout(height=260 * rows + 60)
     return layout(figure, None, None)
 
 
@@ -97,14 +97,14 @@ def replicates(table: list[Standing], metric: str, more_is_better: bool) -> go.F
             x=[mean], y=[name], mode="markers", marker={"color": colour, "size": 13, "symbol": "diamond"}, showlegend=False,
             error_x={"type": "data", "array": [standing.high - standing.mean], "color": colour, "thickness": 2},
         )  # fmt: skip
-    figure.updatelayout(height=160 + 60 * len(table))
+    figure.update_layout(height=160 + 60 * len(table))
     figure.update_yaxes(autorange="reversed")  # the best on top
     return layout(figure, f"Validation {metric} at full length (diamond: mean and 95 % interval)", None)
 
 
 def layout(figure: go.Figure, x: str | None, y: str | None) -> go.Figure:
     """The look that all figures share, and the titles of the axes."""
-    figure.updatelayout(
+    figure.update_layout(
         template="simple_white", margin={"l": 60, "r": 20, "t": 60, "b": 55}, legend={"orientation": "h", "y": 1.12},
         font={"family": "system-ui, sans-serif", "size": 13},
     )  # fmt: skip

@@ -90,7 +90,7 @@ def picture(history: Sequence[Mapping[str, Any]], metric: str, path: Path) -> No
         steps, values = series(history, name)
         colour = f"C{_LOSSES.index(name.split('/')[-1])}"
         left.plot(steps, _gaps(values), _LINE.get(role, "-"), color=colour, label=name, marker=".")
-    left.set(xlabel="training step", title="losses, as weighted")
+    left.set(xlabel="training step", title="losses")
     left.legend(frameon=False, fontsize=8)
     steps = [entry["step"] for entry in history]
     middle.plot(steps, [entry["validation"][metric] for entry in history], color="#0072b2", marker=".")

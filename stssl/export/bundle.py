@@ -151,4 +151,5 @@ def evaluate(folder: Path, shards: str | None, split: str, device: str = "cpu") 
     mean, std = torch.tensor(model["band_mean"]), torch.tensor(model["band_std"])
     views = Views(recipe.views, mean, std, dataset.bands, model["image_size"], torch.device(device))
     network.to(device)
-    return score(lambda batch: network(views.normalise(batch.images.to(device))), dataset, split)
+    parity = recipe.parity == "reference"
+    return score(lambda batch: network(views.normalise(batch.images.to(device))), dataset, split, parity=parity)

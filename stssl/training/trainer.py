@@ -272,7 +272,7 @@ class Trainer:
                 said = networks(networks.deployed, self.views.normalise(images), place, days).logits
             return said if correction is None else said + correction
 
-        return evaluate(logits, self.dataset, split)
+        return evaluate(logits, self.dataset, split, parity=self.recipe.parity == "reference")
 
     @torch.no_grad()
     def correction(self) -> Tensor | None:
