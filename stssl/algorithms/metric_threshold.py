@@ -67,6 +67,7 @@ class MetricThreshold(Algorithm):
         return torch.where(total > 0, best, c.fallback)
 
     def _at_or_above(self, bins: Tensor, which: Tensor) -> Tensor:
-        counts = torch.zeros(self.config.levels + 1, bins.shape[1], device=bins.device)
-        counts.scatter_add_(0, bins, which.float())
+        # whole numbers: a sum of floats along a column has no deterministic form on a GPU
+        counts = torch.zeros(self.config.levels + 1, bins.shape[1], dtype=torch.int64, device=bins.device)
+        counts.scatter_add_(0, bins, which.long())
         return counts[1:].flip(0).cumsum(0).flip(0)
