@@ -39,6 +39,7 @@ class AdaMatch(Algorithm):
     """
 
     Config = AdaMatchConfig
+    uses_labeled = True
     uses_labeled_strong = True
 
     def __init__(self, config: AdaMatchConfig, setting: Setting) -> None:

@@ -55,7 +55,8 @@ class Seen(NamedTuple):
 
     Attributes:
         weak: [U, K] logits on weak views of unlabeled images.
-        labeled: [B, K] logits on weak views of labeled images.
+        labeled: [B, K] logits on weak views of labeled images, where the algorithm asks for them; else those that are
+            there anyway, which may be another network's.
         y: Their labels, [B] int64 or [B, K] float; -1 = unknown.
         rows: [U] int64, which members of the unlabeled pool these are.
         labeled_rows: [B] int64, which members of the labeled pool.
@@ -110,6 +111,7 @@ class Algorithm(nn.Module):
 
     Attributes:
         uses_unlabeled: Whether unlabeled images are drawn at all.
+        uses_labeled: Whether it asks what the network that makes the targets says about labeled images.
         uses_labeled_strong: Whether it asks for strong views of labeled images.
         uses_blank: Whether it asks for the logits on a white image.
 
@@ -118,6 +120,7 @@ class Algorithm(nn.Module):
     """
 
     uses_unlabeled = True
+    uses_labeled = False
     uses_labeled_strong = False
     uses_blank = False
 

@@ -21,7 +21,10 @@ from stssl.errors import ConfigError
 
 
 class CrossfitConfig(SemiSupervisedConfig):
-    """Labeled images in `folds` that rest in turn, `rest_steps` each; 0 folds: none rests, all are recorded."""
+    """Labeled images in `folds` that rest in turn, `rest_steps` each; 0 folds: none rests, all are recorded.
+
+    What is fitted knows of all labels only after `folds` · `rest_steps` steps.
+    """
 
     folds: int = Field(5, ge=0, le=100)
     rest_steps: int = Field(200, ge=1)
@@ -44,6 +47,9 @@ class Crossfit(nn.Module):
         ConfigError: Fewer labeled images than folds.
     """
 
+    fold: (
+        Tensor  # [L] whose turn each image rests in: dealt at random, as pools often lie in the order of their classes
+    )
     p: Tensor  # [L, K], -1 = nothing recorded yet
     y: Tensor  # [L, K] 0, 1, or -1 = unknown
 
@@ -54,6 +60,8 @@ class Crossfit(nn.Module):
             raise ConfigError(
                 f"algorithm.folds: {config.folds} folds for {setting.labeled} labeled images; lower it, or use 0"
             )
+        order = torch.randperm(setting.labeled, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("fold", order % max(config.folds, 1))
         shape = (setting.labeled, setting.classes)
         self.register_buffer("p", torch.full(shape, -1.0))
         self.register_buffer("y", torch.full(shape, -1, dtype=torch.int8))
@@ -72,7 +80,7 @@ class Crossfit(nn.Module):
         """
         resting = None
         if self.config.folds:
-            resting = rows % self.config.folds == step // self.config.rest_steps % self.config.folds
+            resting = self.fold[rows] == step // self.config.rest_steps % self.config.folds
         if self.task == "single":
             hot = torch.where((y >= 0)[:, None], (y[:, None] == torch.arange(self.p.shape[1], device=y.device)), -1)
         else:

@@ -30,6 +30,7 @@ class DeFixMatch(FixMatch):
     """
 
     Config = DeFixMatchConfig
+    uses_labeled = True
     uses_labeled_strong = True
 
     def believe(self, seen: Seen, step: int) -> Targets:

@@ -63,7 +63,9 @@ class FlexMatch(Algorithm):
     def _status(self) -> Tensor:
         """β: [K], or [2, K] of absence and presence."""
         if self.task == "single":
-            counts = torch.bincount(self.learned + 1, minlength=self.classes + 1)
+            counts = torch.zeros(self.classes + 1, dtype=torch.int64, device=self.learned.device)
+            # bincount would make a GPU wait
+            counts.scatter_add_(0, self.learned.long() + 1, torch.ones_like(self.learned, dtype=torch.int64))
             unknown, counts = counts[0], counts[1:]
         else:
             counts = torch.stack([(self.learned == outcome).sum(0) for outcome in (0, 1)])

@@ -36,6 +36,7 @@ class MetricThreshold(Algorithm):
     """
 
     Config = MetricThresholdConfig
+    uses_labeled = True
 
     def __init__(self, config: MetricThresholdConfig, setting: Setting) -> None:
         super().__init__(config, setting)

@@ -39,6 +39,7 @@ class PrecisionWeight(Algorithm):
     """
 
     Config = PrecisionWeightConfig
+    uses_labeled = True
 
     def __init__(self, config: PrecisionWeightConfig, setting: Setting) -> None:
         super().__init__(config, setting)

@@ -59,11 +59,12 @@ class SoftMatch(Algorithm):
         self.register_buffer("mean", torch.full(shape, 1 / k if single else 0.5))
         self.register_buffer("variance", torch.ones(shape))
         self.mean_p = Average((k,), config.momentum)
+        self.uses_labeled = single and config.alignment == "labeled"
 
     def believe(self, seen: Seen, step: int) -> Targets:
         c, p = self.config, probabilities(seen.weak, self.task)
         if c.alignment != "none":
-            if c.alignment == "labeled" and self.task == "single":
+            if self.uses_labeled:
                 average_(self.wanted, probabilities(seen.labeled, self.task).mean(0), c.momentum)
             p = aligned(p, self.mean_p.update(p.mean(0)), self.wanted, self.task)
         sure = confidence(p, self.task)

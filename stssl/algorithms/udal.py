@@ -53,12 +53,13 @@ class Udal(Algorithm):
             wanted = setting.frequencies.float()
         self.register_buffer("wanted", wanted)
         self.mean_p = Average((k,), config.momentum)
+        self.uses_labeled = single and config.target == "labeled"
         self.mean_p_student = Average((k,), config.momentum)
 
     def believe(self, seen: Seen, step: int) -> Targets:
         p = probabilities(seen.weak, self.task)
         self.mean_p.update(p.mean(0))
-        if self.config.target == "labeled" and self.task == "single":
+        if self.uses_labeled:
             average_(self.wanted, probabilities(seen.labeled, self.task).mean(0), self.config.momentum)
         return Targets(pseudo_labels(seen.weak, self.task, self.config), self.config.mask(p, self.task))
 

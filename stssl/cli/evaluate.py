@@ -34,14 +34,10 @@ def evaluate(
     Example: `python launch.py evaluate runs/demo/best --split test`, or `python launch.py evaluate --reference-checkpoint
     model_best.pth --reference-config config/bigearthnet/stssl_fixmatch0.01.yaml --split test`
     """
-    from stssl.data.dataset import Dataset
-    from stssl.data.store import ImageStore
     from stssl.errors import ConfigError, RunError
     from stssl.export import bundle
     from stssl.reference.evaluate import evaluate as evaluate_reference
-    from stssl.training import checkpoint
-    from stssl.training.recipe import Recipe
-    from stssl.training.trainer import Trainer
+    from stssl.training import deployed
 
     if (folder is None) == (reference_checkpoint is None):
         raise ConfigError("give either a STUDENT or --reference-checkpoint FILE with --reference-config FILE")
@@ -56,14 +52,8 @@ def evaluate(
     if (folder / bundle.WEIGHTS).exists():
         result = bundle.evaluate(folder, shards, split, pick_device(device))
     elif (folder / "checkpoint.pt").exists() and (folder / "recipe.yaml").exists():
-        recipe = Recipe.read(folder / "recipe.yaml")
-        device = pick_device(device)
-        trainer = Trainer(recipe, Dataset(recipe.data, ImageStore.open(shards or recipe.data.shards)), device)
-        state = checkpoint.load(folder / "checkpoint.pt", device)
-        if shards:  # other data are asked for
-            state["fingerprint"] = trainer.dataset.store.card.fingerprint
-        trainer.load_state_dict(state, str(folder / "checkpoint.pt"))
-        result = trainer.evaluate(split)
+        trained, step = deployed.load(folder, shards, pick_device(device))
+        result = trained.evaluate(split, step)
     else:
         hint = f"; did you mean {folder / 'best'}?" if (folder / "best" / bundle.WEIGHTS).exists() else ""
         raise RunError(

@@ -19,6 +19,7 @@ from torch import Tensor
 from stssl.errors import CheckpointError
 from stssl.models.backbone import ModelConfig, build_backbone
 from stssl.models.teacher_student import Networks
+from stssl.training.parts import networks_of
 from stssl.training.recipe import Recipe
 
 # Where the reference keeps what; the heads within its backbones are not used.
@@ -108,16 +109,13 @@ def load(path: Path | str, recipe: Recipe, channels: int, classes: int) -> Loade
     if both == (recipe.framework == "plain"):
         holds, wants = ("a teacher and a student", "one") if both else ("one network", "a teacher and a student")
         raise CheckpointError(f"{path}: holds {holds}, but the reference config makes {wants}; {_REMEDY}")
-    model = recipe.model.model_copy(update={"pretrained": False})
-    step = int(file.get("it", recipe.training.steps))
+    step = file.get("it", recipe.training.steps)
     blank = None
     with torch.random.fork_rng(devices=[]):  # first weights are drawn, and replaced
-        networks = Networks(
-            recipe.framework, model, recipe.encoding, recipe.injection, recipe.distillation, channels, classes
-        )
+        networks = networks_of(recipe, channels, classes, pretrained=False)
         _fill(networks, our_state(state, networks), path)
         if recipe.algorithm.name == "cdmad" and step >= recipe.algorithm.debias_start:
-            blank = _blank(state, networks, model, channels, classes)
+            blank = _blank(state, networks, recipe.model.model_copy(update={"pretrained": False}), channels, classes)
     return Loaded(networks.eval(), step, blank)
 
 
@@ -162,11 +160,19 @@ def read(path: Path | str) -> dict[str, Any]:
             f"{path}: damaged, or no checkpoint of the reference project ({reason}); give its model_best.pth"
         ) from None
     weights = file.get("ema_model") if isinstance(file, dict) else None
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+    tensors = isinstance(weights, dict) and all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in weights.items()
+    )
+    if not tensors:
         found = f"its keys are {', '.join(map(str, list(file)[:5]))}" if isinstance(file, dict) else type(file).__name__
         raise CheckpointError(
             f"{path}: holds no weights under ema_model, as the reference project writes them ({found}); "
             "give its model_best.pth or latest_model.pth"
+        )
+    step = file.get("it", 0)
+    if isinstance(step, bool) or not isinstance(step, int) or step < 0:
+        raise CheckpointError(
+            f"{path}: it: expected the number of steps (got {type(step).__name__}); give its model_best.pth"
         )
     return file
 

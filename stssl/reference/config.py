@@ -8,7 +8,7 @@ from typing import Any
 
 from stssl import config as cfg
 from stssl.errors import ConfigError
-from stssl.reference.keys import WIDTHS, ReferenceConfig, structure
+from stssl.reference.keys import MOST, WIDTHS, ReferenceConfig, structure
 
 # What an algorithm reads and the reference has no default for, with the published value.
 NEEDED: dict[str, dict[str, Any]] = {
@@ -116,8 +116,11 @@ def _of_the_training(c: ReferenceConfig) -> Iterator[str]:
             yield f"num_train_iter: {c.num_train_iter} is not a multiple of {key} {getattr(c, key)}; change one of them"
     if c.num_warmup_iter >= c.num_train_iter:
         yield f"num_warmup_iter: {c.num_warmup_iter} is not below num_train_iter {c.num_train_iter}; lower it"
-    if c.method == "freematch" and (c.sup_warmup_iters or 0) >= c.num_train_iter:
-        yield f"sup_warmup_iters: {c.sup_warmup_iters} is not below num_train_iter {c.num_train_iter}; lower it"
+    for method, key in (("freematch", "sup_warmup_iters"), ("cdmad", "debias_start_iter")):
+        if c.method == method and (getattr(c, key) or 0) >= c.num_train_iter:
+            yield f"{key}: {getattr(c, key)} is not below num_train_iter {c.num_train_iter}; lower it"
+    if c.batch_size * c.uratio > MOST:
+        yield f"uratio: {c.uratio} times batch_size {c.batch_size} is more than {MOST} images at a time; lower one"
     if c.optim != "AdamW":
         yield f"optim: {c.optim} (the reference's default is SGD); only AdamW is offered here, as published: set optim: AdamW"
     if c.layer_decay != 1.0:

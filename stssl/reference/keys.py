@@ -1,14 +1,15 @@
 """The keys of the reference project's YAML files, with its own defaults.
 
 What a file leaves out is the default of its argument parser. A key whose default is None here has none there: the
-algorithms that need it fail without it (`config.NEEDED`).
+algorithms that need it fail without it (`config.NEEDED`). Limits are those of the recipe's keys, so that a fault is told
+in the user's own words.
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from stssl.config import Config
 
@@ -23,6 +24,7 @@ Net = Literal[
     "early_fusion_vit_small_patch16_128", "early_fusion_vit_small_patch16_224", "early_fusion_vit_base_patch16_128",
 ]  # fmt: skip
 NETS: tuple[str, ...] = get_args(Net)
+MOST = 65_536  # images in a batch
 WIDTHS = {"tiny": 192, "small": 384, "base": 768}
 
 
@@ -96,33 +98,40 @@ class Methods(Config):
     """Keys of single algorithms; those of another algorithm than the chosen one are not looked at, as there."""
 
     hard_label: bool = True
-    T: float = Field(0.5, gt=0)
+    T: float = Field(0.5, gt=0, le=10)
     p_cutoff: float | tuple[float, float] | None = None
     ema_p: float = Field(0.999, ge=0, lt=1)
-    ent_loss_ratio: float = Field(0.01, ge=0)
+    ent_loss_ratio: float = Field(0.01, ge=0, le=10)
     use_quantile: bool = False
     clip_thresh: bool = False
     sup_warmup_iters: int | None = Field(None, ge=0)
     dist_align: bool = True
     dist_uniform: bool = True
-    n_sigma: float = Field(2, gt=0)
+    n_sigma: float = Field(2, gt=0, le=10)
     per_class: bool = False
     a_min: float | None = Field(None, ge=0, le=1)
-    k: float | None = Field(None, gt=0)
+    k: float | None = Field(None, gt=0, le=10)
     debias_start_iter: int | None = Field(None, ge=0)
     pseudolabel_from_ema: bool | None = None
     ema_t: float | None = None  # CAP stores it and never uses it
     pos_per: float | None = Field(None, ge=0, le=1)
     neg_per: float | None = Field(None, ge=0, le=1)
     use_asl: bool | None = None
-    gamma_neg: float | None = Field(None, ge=0)
-    gamma_pos: float | None = Field(None, ge=0)
-    clip: float | None = Field(None, ge=0)
+    gamma_neg: float | None = Field(None, ge=0, le=20)
+    gamma_pos: float | None = Field(None, ge=0, le=20)
+    clip: float | None = Field(None, ge=0, lt=1)
     eps: float | None = None
     disable_torch_grad_focal_loss: bool | None = None
     feat_dim: int | None = None
-    lambda_d: float | None = Field(None, ge=0)
+    lambda_d: float | None = Field(None, ge=0, le=1000)
     distill_loss_type: Literal["none", "mse", "mae", "cos"] | None = None
+
+    @field_validator("p_cutoff", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any) -> Any:
+        if any(isinstance(number, bool) for number in (value if isinstance(value, (list, tuple)) else [value])):
+            raise ValueError("input should be a number or a pair of numbers, not true or false")
+        return value
 
 
 class ReferenceConfig(Bookkeeping, Limits, Methods):
@@ -135,7 +144,7 @@ class ReferenceConfig(Bookkeeping, Limits, Methods):
     multilabel: bool = False
     num_labels: float = 400
     img_size: int = 32
-    crop_ratio: float = 0.875
+    crop_ratio: float = Field(0.875, ge=0.5, le=1)
     no_loc: bool = False
     no_time: bool = False
     use_pretrain: bool = False
@@ -144,14 +153,14 @@ class ReferenceConfig(Bookkeeping, Limits, Methods):
     num_train_iter: int = Field(20, ge=1)
     num_eval_iter: int = Field(10, ge=1)
     num_warmup_iter: int = Field(0, ge=0)
-    batch_size: int = Field(8, ge=1)
-    uratio: int = Field(1, ge=1)
+    batch_size: int = Field(8, ge=1, le=MOST)
+    uratio: int = Field(1, ge=1, le=MOST)
     ema_m: float = Field(0.999, ge=0, lt=1)
-    ulb_loss_ratio: float = Field(1.0, ge=0)
+    ulb_loss_ratio: float = Field(1.0, ge=0, le=100)
     optim: str = "SGD"
-    lr: float = Field(3e-2, gt=0)
-    weight_decay: float = Field(5e-4, ge=0)
-    seed: int = Field(1, ge=0)
+    lr: float = Field(3e-2, gt=0, le=1e6)
+    weight_decay: float = Field(5e-4, ge=0, le=10)
+    seed: int = Field(1, ge=0, lt=2**31)
 
     @property
     def method(self) -> str:

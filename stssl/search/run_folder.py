@@ -27,8 +27,9 @@ from stssl.search import asha
 from stssl.search.config import SearchConfig
 from stssl.search.space import Space
 from stssl.training.evaluate import METRICS
+from stssl.training.parts import algorithm_of
 from stssl.training.recipe import Recipe
-from stssl.training.trainer import Trainer, algorithm_of
+from stssl.training.trainer import Trainer
 
 CONFIG, MANIFEST = "search.yaml", "manifest.json"
 VERIFY_BYTES = 2 << 30  # up to this size a resumed search reads its shards again to see that they are the same

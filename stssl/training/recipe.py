@@ -27,6 +27,7 @@ else:
     AnyAlgorithm = plugins.choice_of("stssl.algorithms", Algorithm, "fixmatch")
 
 
+_BEFORE_END = ("warmup_steps", "debias_start")  # keys of algorithms: what begins then must begin in the training
 PLUGINS = ("algorithm", "injection", "encoding.location", "encoding.time")  # keys of a recipe that choose a plugin
 
 
@@ -101,18 +102,14 @@ class Recipe(cfg.Config):
                     f"distillation.views: {views} views are of unlabeled images, of which algorithm "
                     f"'{self.algorithm.name}' draws none; use views: labeled"
                 )
-        if self.distillation.rampup_steps >= self.training.steps:
-            raise ValueError(
-                f"distillation.rampup_steps {self.distillation.rampup_steps} must be below training.steps {self.training.steps}"
-            )
-        if getattr(self.algorithm, "warmup_steps", 0) >= self.training.steps:
-            raise ValueError(
-                f"algorithm.warmup_steps {self.algorithm.warmup_steps} must be below training.steps {self.training.steps}"
-            )
-        if self.optimizer.warmup_steps >= self.training.steps:
-            raise ValueError(
-                f"optimizer.warmup_steps {self.optimizer.warmup_steps} must be below training.steps {self.training.steps}"
-            )
+        for key in (
+            "distillation.rampup_steps",
+            "optimizer.warmup_steps",
+            *(f"algorithm.{key}" for key in _BEFORE_END),
+        ):
+            part, name = key.split(".")
+            if (value := getattr(getattr(self, part), name, 0)) >= self.training.steps:
+                raise ValueError(f"{key} {value} must be below training.steps {self.training.steps}")
         return self
 
     def _draws_unlabeled(self) -> bool:
@@ -150,11 +147,14 @@ class Recipe(cfg.Config):
         return Recipe.model_validate(data)
 
 
+_BASES = 20
+
+
 def read_data(path: Path | str) -> dict[str, Any]:
     """Read a recipe as plain data, with what its `base` says filled in.
 
     Raises:
-        ConfigError: A file is missing or no YAML, or the bases go in a circle.
+        ConfigError: A file is missing or no YAML, the bases go in a circle, or there are too many.
     """
     return on_base(cfg.read_yaml(path), path)
 
@@ -170,7 +170,7 @@ def on_base(data: Mapping[str, Any], source: Path | str, seen: tuple[Path, ...] 
         seen: The files on the way here.
 
     Raises:
-        ConfigError: A base that is no path, cannot be read, or stands on itself.
+        ConfigError: A base that is no path, cannot be read, or stands on itself or on too many others.
     """
     if "base" not in data:
         return dict(data)
@@ -178,10 +178,16 @@ def on_base(data: Mapping[str, Any], source: Path | str, seen: tuple[Path, ...] 
     if not isinstance(base, str) or not base:
         raise ConfigError(f"{source}: base: expected the path of a recipe (got {base!r})")
     path, here = Path(source).parent / base, (*seen, Path(source).resolve())
-    if path.resolve() in here:
-        circle = " -> ".join(file.name for file in (*here[here.index(path.resolve()) :], path))
+    try:
+        there, found = path.resolve(), path.is_file()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"{source}: base: expected the path of a recipe (got {base!r}: {error})") from None
+    if there in here:
+        circle = " -> ".join(file.name for file in (*here[here.index(there) :], path))
         raise ConfigError(f"{source}: base: goes in a circle ({circle}); remove one of these lines")
-    if not path.is_file():
+    if len(here) > _BASES:
+        raise ConfigError(f"{source}: base: more than {_BASES} recipes stand on each other; write some of them as one")
+    if not found:
         raise ConfigError(f"{source}: base: {path}: no such file; the path is taken from the folder of {source}")
     below = on_base(cfg.read_yaml(path), path, here)
     return cfg.with_overrides(below, cfg.flatten(own), str(source), PLUGINS)

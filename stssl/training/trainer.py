@@ -17,19 +17,19 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor
 
-from stssl import plugins
-from stssl.algorithms.base import Algorithm, Logits, Seen, Setting, class_frequencies
+from stssl.algorithms.base import Logits, Seen
 from stssl.algorithms.distillation import distillation_loss
 from stssl.data.augment import Views
 from stssl.data.batches import Batches
 from stssl.data.dataset import Dataset
-from stssl.data.schema import Batch
 from stssl.errors import CheckpointError, ConfigError
 from stssl.models.injection.base import Outputs
-from stssl.models.teacher_student import Networks, Role
+from stssl.models.teacher_student import Role
 from stssl.training import checkpoint
-from stssl.training.evaluate import Diverged, evaluate
+from stssl.training.deployed import Deployed
+from stssl.training.evaluate import Diverged
 from stssl.training.optim import lr_factor, make_optimizer
+from stssl.training.parts import algorithm_of, autocast, networks_of
 from stssl.training.quality import judge
 from stssl.training.recipe import Recipe
 
@@ -40,27 +40,6 @@ WEIGHTS, STEP, VIEWS = 1, 2, 3
 def seed_everything(*key: int) -> None:
     """Seed torch's global generators from a tuple of numbers."""
     torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
-
-
-def algorithm_of(recipe: Recipe, dataset: Dataset) -> Algorithm:
-    """The recipe's algorithm, knowing of the data what it may know.
-
-    Raises:
-        ConfigError: The algorithm does not fit the data.
-    """
-    split, classes = dataset.split, len(dataset.classes)
-    setting = Setting(
-        dataset.task,
-        classes,
-        class_frequencies(dataset.store.labels[torch.as_tensor(split.labeled)], dataset.task, classes),
-        len(split.labeled),
-        len(split.unlabeled),
-        recipe.training.steps,
-        "student" if recipe.framework == "plain" else "teacher",
-        recipe.parity == "reference",
-    )
-    algorithm: Algorithm = plugins.build("stssl.algorithms", Algorithm, recipe.algorithm, setting)
-    return algorithm
 
 
 class Trainer:
@@ -87,21 +66,14 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self.algorithm = algorithm_of(recipe, dataset).to(self.device)
         seed_everything(WEIGHTS, recipe.seed)
-        self.networks = Networks(
-            recipe.framework,
-            recipe.model,
-            recipe.encoding,
-            recipe.injection,
-            recipe.distillation,
-            dataset.channels,
-            len(dataset.classes),
-        ).to(self.device)
+        self.networks = networks_of(recipe, dataset.channels, len(dataset.classes)).to(self.device)
         self.ema = ModelEmaV3(self.networks, decay=recipe.training.ema_decay, exclude_buffers=True)
         parity = recipe.parity == "reference"
         self.optimizer = make_optimizer(
             self.networks, recipe.optimizer, parity and recipe.framework == "teacher_student"
         )
         self.views = Views(recipe.views, dataset.mean, dataset.std, dataset.bands, recipe.model.image_size, self.device)
+        self.deployed = Deployed(recipe, dataset, self.ema.module, self.views, self.algorithm)
         unlabeled = recipe.training.batch_unlabeled if self.algorithm.uses_unlabeled else 0
         order = 0 if parity else recipe.seed  # published: every run in the same order
         balanced = recipe.training.labeled_sampling == "class_balanced"
@@ -154,18 +126,22 @@ class Trainer:
             images = [self.views.weak(labeled.images, keys[0])]
         place, days = [labeled.place] * len(images), [labeled.time] * len(images)
         believer = self.networks.roles[0]
-        with self._autocast():
+        with autocast(self.recipe, self.device):
             weak: Outputs | None = None
             blank: Tensor | None = None
             weak_images: Tensor | None = None
+            known: Tensor | None = None  # what the source says about labeled images
             if unlabeled is not None:
                 weak_images, strong_images = self.views.pair(unlabeled.images, keys[1], keys[2])
                 source = self.ema.module if recipe.training.target_source == "ema" else self.networks
+                as_it_trains = recipe.training.target_source == "online_train"
                 with torch.no_grad():
                     if self.algorithm.uses_blank:
-                        blank = self._blank(source.eval(), believer)
-                    source.train(recipe.training.target_source == "online_train")
+                        blank = self.deployed.blank(source.eval(), believer)
+                    source.train(as_it_trains)
                     weak = source(believer, weak_images, unlabeled.place, unlabeled.time)
+                    if self.algorithm.uses_labeled and not as_it_trains:
+                        known = source(believer, images[0], labeled.place, labeled.time).logits
                 images.append(strong_images)
                 place.append(unlabeled.place)
                 days.append(unlabeled.time)
@@ -177,7 +153,7 @@ class Trainer:
         if weak is not None and unlabeled is not None:
             seen = Seen(
                 weak.logits,
-                said[believer].labeled.detach(),
+                said[believer].labeled.detach() if known is None else known,
                 labeled.labels,
                 unlabeled.member,
                 labeled.member,
@@ -210,15 +186,6 @@ class Trainer:
         strong = logits[taught:] if len(logits) > taught else None
         return Logits(logits[:labeled], strong, logits[labeled:taught] if taught > labeled else None)
 
-    def _blank(self, networks: Networks, role: Role) -> Tensor:
-        """Logits [1, K] of a network in evaluation mode on a white image without place and date."""
-        size, value = self.recipe.model.image_size, self.views.white
-        if self.recipe.parity == "reference":
-            value = 1.0  # published: ones after normalisation, which is a light grey
-        white = torch.full((1, self.dataset.channels, size, size), value, device=self.device)
-        unknown = torch.full((1, 2), torch.nan, device=self.device)
-        return networks(role, white, unknown, unknown[:, 0].double()).logits
-
     def _distillation(
         self, outputs: dict[Role, Outputs], n: int, weak: Outputs | None, weak_images: Tensor | None
     ) -> Tensor:
@@ -234,7 +201,7 @@ class Trainer:
         views, rows = config.views.split("+"), {"labeled": slice(None, n), "strong": slice(n, None)}
         student: list[Tensor] = []
         teacher: list[Tensor] = []
-        with self._autocast():
+        with autocast(self.recipe, self.device):
             both = match("student", outputs["student"]), match("teacher", outputs["teacher"])
             for view in views:
                 if view != "weak":
@@ -249,9 +216,6 @@ class Trainer:
         loss = config.loss_of(self.networks.distilled)
         return distillation_loss(*pair, loss, self.dataset.task, config.temperature)
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.training.precision == "bfloat16")
-
     def _note(self, name: str, value: Tensor, of: Tensor | float = 1.0) -> None:
         """Add to the interval's record; it shows the sum of the values over the sum of what they are `of`."""
         total, count = self._sums.get(name, (0.0, 0.0))
@@ -263,26 +227,11 @@ class Trainer:
         Args:
             split: One of `stssl.data.splits.EVALUATED`; only the end of a search and the user's own command read `test`.
         """
-        networks: Networks = self.ema.module.eval()
-        correction = self.correction()
+        return self.deployed.evaluate(split, self.step)
 
-        def logits(batch: Batch) -> Tensor:
-            images, place, days = (t.to(self.device) for t in (batch.images, batch.place, batch.time))
-            with self._autocast():
-                said = networks(networks.deployed, self.views.normalise(images), place, days).logits
-            return said if correction is None else said + correction
-
-        return evaluate(logits, self.dataset, split, parity=self.recipe.parity == "reference")
-
-    @torch.no_grad()
     def correction(self) -> Tensor | None:
         """What the algorithm adds to the deployed network's logits, [1, K]; None = nothing."""
-        if not self.algorithm.uses_blank:
-            return None
-        networks: Networks = self.ema.module.eval()
-        with self._autocast():
-            blank = self._blank(networks, networks.deployed)
-        return self.algorithm.correction(blank, self.step)
+        return self.deployed.correction(self.step)
 
     def run_interval(self, on_step: Callable[[int], None] | None = None) -> dict[str, Any]:
         """Train one evaluation interval, evaluate on validation, and add the result to the history.
@@ -308,6 +257,10 @@ class Trainer:
             "recipe": json.dumps(self.recipe.dump()),
             "digest": self.recipe.digest(),
             "fingerprint": self.dataset.store.card.fingerprint,
+            "classes": list(self.dataset.classes),
+            "bands": list(self.dataset.bands),
+            "band_mean": self.dataset.mean.tolist(),
+            "band_std": self.dataset.std.tolist(),
             "step": self.step,
             "networks": self.networks.state_dict(),
             "ema": self.ema.module.state_dict(),

@@ -499,6 +499,8 @@ class AdaMatch(Reference):
 class Crossfitted(Reference):
     """The record of labeled predictions; subclasses fit something on it."""
 
+    fold: Array  # who rests with whom is drawn, so the test hands it over
+
     def __init__(self, config: Any, setting: Any) -> None:
         super().__init__(config, setting)
         self.record: dict[int, tuple[Array, Array]] = {}
@@ -507,7 +509,7 @@ class Crossfitted(Reference):
         """Record what rests; say what does."""
         p, folds = self.p(shown.labeled), self.config.folds
         turn = step // self.config.rest_steps % folds if folds else 0
-        resting = shown.labeled_rows % folds == turn if folds else np.ones(len(p), bool)
+        resting = self.fold[shown.labeled_rows] == turn if folds else np.ones(len(p), bool)
         for i in np.flatnonzero(resting):
             y = shown.y[i]
             row = y if self.task == "multi" else np.full(self.k, -1) if y < 0 else np.eye(self.k)[int(y)]

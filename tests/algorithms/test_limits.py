@@ -406,6 +406,15 @@ def test_folds_take_turns(name: str, task: str) -> None:
     assert {sum(turn) for turn in turns} == {2, 3}
 
 
+def test_folds_go_through_all_classes() -> None:
+    """A pool in the order of its classes: as many labels of a class rest in one turn as in another, within chance."""
+    fold = make("metric_threshold", folds=5, labeled=500).record.fold
+    assert torch.bincount(fold).tolist() == [100] * 5
+    counts = torch.stack([torch.bincount(fold[start : start + 50], minlength=5) for start in range(0, 500, 50)])
+    assert counts.min() >= 3 and counts.max() <= 20  # 10 expected
+    assert torch.equal(fold, make("precision_weight", folds=5, labeled=500).record.fold)  # the same in every training
+
+
 def test_a_resting_label_is_recorded() -> None:
     """Hidden from the loss, not from the record; an unresting image keeps what was recorded before."""
     algorithm = make("precision_weight", folds=2, rest_steps=1, labeled=2)
@@ -422,7 +431,8 @@ def test_all_rest() -> None:
     y = torch.tensor([0, 1])
     for step in (0, 1):
         logits = one([0.6, 0.4], [0.3, 0.7]).requires_grad_()
-        targets = algorithm.believe(seen(logits.detach(), logits.detach(), y, labeled_rows=torch.tensor([0, 2])), step)
+        rows = (algorithm.record.fold == 0).nonzero().flatten()
+        targets = algorithm.believe(seen(logits.detach(), logits.detach(), y, labeled_rows=rows), step)
         loss = algorithm.losses(Logits(logits, logits.detach()), y, targets, "teacher", step)["supervised"]
         loss.backward()
         assert logits.grad is not None

@@ -67,6 +67,29 @@ def test_train_resume_evaluate(shards: Path, write: Write, tmp_path: Path, capsy
     assert "optimizer.lr: 0.001 there, 0.5 here" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("algorithm", ["flexmatch", "precision_weight", "cdmad"])
+def test_evaluate_a_training_on_other_shards(
+    algorithm: str, shards: Path, write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An algorithm's memory of its own images is not needed for that; what it adds to the logits is."""
+    few, out = tmp_path / "few", tmp_path / "out"
+    for patch in sorted(PATCHES.rglob("*.tif"))[::2]:
+        (few / "in" / patch.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(patch, few / "in" / patch.parent.name)
+    assert main(["prepare", "eurosat", str(few / "in"), "--out", str(few / "shards")]) == 0
+    recipe = str(write(recipe_of(shards)))
+    changes = ["algorithm.name=" + algorithm, "training.labeled_sampling=class_balanced"]
+    assert main(["train", recipe, "--out", str(out), *(x for c in changes for x in ("--set", c))]) == 0
+    capsys.readouterr()
+    scores = []
+    for student in (out, out / "best"):
+        assert main(["evaluate", str(student), "--shards", str(few / "shards"), "--json"]) == 0
+        scores.append(json.loads(capsys.readouterr().out))
+    assert scores[0] == pytest.approx(scores[1])
+    assert main(["evaluate", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) != pytest.approx(scores[0])
+
+
 def test_train_stopped_before_its_first_checkpoint(shards: Path, write: Write, tmp_path: Path) -> None:
     import signal
     import time

@@ -121,6 +121,23 @@ def test_targets(name: str, task: Task) -> None:
 
 
 @both_tasks
+@pytest.mark.parametrize("name", BELIEVERS)
+def test_targets_depend_on_labeled_images_where_the_algorithm_says_so(name: str, task: Task) -> None:
+    """Else the trainer need not ask the network that makes the targets about them."""
+    results = []
+    for sign in (1, -1):
+        algorithm = make(name, task)
+        for step in range(6):
+            data = draw(task, step)
+            data["labeled"] *= sign
+            targets, _ = run(algorithm, data, step)
+        results.append(torch.cat([x.float().flatten() for x in (targets.weights, *algorithm.state_dict().values())]))
+        if targets.labeled is not None:
+            results[-1] = torch.cat([results[-1], targets.labeled.labels.float().flatten()])
+    assert torch.equal(*results) != algorithm.uses_labeled
+
+
+@both_tasks
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_the_same_code_serves_both_roles(name: str, task: Task) -> None:
     first, second, data = make(name, task), make(name, task), draw(task, 0)

@@ -93,7 +93,7 @@ def test_a_place_or_date_that_is_the_same_for_all_becomes_a_bias(states, save, r
 def test_what_cdmad_takes_off(states, save, recipe) -> None:
     """On an image of ones: of the plain network itself, of the teacher's backbone through its own untrained head."""
     white = torch.ones(1, 3, 32, 32)
-    cdmad = {"algorithm": {"name": "cdmad", "debias_start": 2000}}
+    cdmad = {"algorithm": {"name": "cdmad", "debias_start": 2000}, "training__steps": 4000}
     for kind, framework in (("plain", "plain"), ("fused", "teacher_student")):
         state = states[kind]
         if kind == "fused":
@@ -138,6 +138,10 @@ def test_files_that_are_something_else(states, save, tmp_path: Path) -> None:
     torch.save({"state_dict": {}, "epoch": 1}, tmp_path / "other.pth")
     assert "holds no weights under ema_model" in said(tmp_path / "other.pth")
     assert "its keys are state_dict, epoch" in said(tmp_path / "other.pth")
+    torch.save({"ema_model": {1: torch.ones(1)}}, tmp_path / "numbers.pth")
+    assert "holds no weights under ema_model" in said(tmp_path / "numbers.pth")
+    for step in ("many", torch.ones(2), -1, True, 1.5):
+        assert "it: expected the number of steps" in said(save(states["plain"], it=step))
     torch.save(torch.ones(3), tmp_path / "tensor.pth")
     assert "(Tensor)" in said(tmp_path / "tensor.pth")
 

@@ -9,8 +9,9 @@ import torch
 from stssl.algorithms.base import Logits, Seen, Setting
 from stssl.config import validate
 from stssl.errors import ConfigError
+from stssl.training.parts import algorithm_of
 from stssl.training.recipe import Recipe
-from stssl.training.trainer import Trainer, algorithm_of
+from stssl.training.trainer import Trainer
 
 Make = Callable[..., Trainer]
 

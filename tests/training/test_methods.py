@@ -116,14 +116,14 @@ def test_supervised_distils_on_labeled_images(make_trainer: Make) -> None:
 NOISY = {"model.drop_path_rate": 0.9, "model.depth": 3, "encoding.dropout": 0.5}
 
 
-def weak_logits(trainer: Trainer, steps: int) -> list[torch.Tensor]:
-    """What `believe` was given at each step."""
+def logits_seen(trainer: Trainer, steps: int, weak: bool = True) -> list[torch.Tensor]:
+    """What `believe` was given at each step: logits of unlabeled images (weak), or of labeled ones."""
     given: list[torch.Tensor] = []
     believe = trainer.algorithm.believe
 
     def spy(seen: Seen, step: int) -> Any:
         assert not seen.weak.requires_grad and all(module.training for module in trainer.networks.modules())
-        given.append(seen.weak)
+        given.append(seen.weak if weak else seen.labeled)
         return believe(seen, step)
 
     trainer.algorithm.believe = spy  # type: ignore[method-assign]
@@ -138,27 +138,30 @@ def test_target_sources(framework: str, make_trainer: Make) -> None:
         trainer = make_trainer(
             "single", {**NOISY, "framework": framework, "training.target_source": source, "training.ema_decay": 0.5}
         )
-        seen[source] = weak_logits(trainer, 3)
+        seen[source] = logits_seen(trainer, 3)
     assert torch.equal(seen["online_eval"][0], seen["ema"][0])  # the average begins as a copy
     assert not torch.allclose(seen["online_train"][0], seen["online_eval"][0])  # stochastic depth
     assert not torch.allclose(seen["online_eval"][2], seen["ema"][2], atol=1e-7)
 
 
 def test_online_eval_is_the_network_without_its_noise(make_trainer: Make) -> None:
-    trainer = make_trainer("single", {**NOISY, "training.target_source": "online_eval"})
+    changes = {**NOISY, "algorithm": "metric_threshold", "training.target_source": "online_eval"}
+    trainer, other = make_trainer("single", changes), make_trainer("single", changes)
     before = {key: tensor.clone() for key, tensor in trainer.networks.state_dict().items()}
-    logits = weak_logits(trainer, 1)[0]
+    logits, of_labeled = logits_seen(trainer, 1)[0], logits_seen(other, 1, weak=False)[0]
     trainer.networks.load_state_dict(before)
     trainer.networks.eval()
-    _, unlabeled = trainer.batches.draw(0)
+    labeled, unlabeled = trainer.batches.draw(0)
     assert unlabeled is not None
     from stssl.training.trainer import VIEWS
 
-    keys = ((VIEWS, trainer.recipe.seed, 0, 1), (VIEWS, trainer.recipe.seed, 0, 2))
-    weak, _ = trainer.views.pair(unlabeled.images, *keys)
+    keys = [(VIEWS, trainer.recipe.seed, 0, view) for view in range(3)]
+    first, (weak, _) = trainer.views.weak(labeled.images, keys[0]), trainer.views.pair(unlabeled.images, *keys[1:])
     with torch.no_grad():
         expected = trainer.networks("teacher", weak, unlabeled.place, unlabeled.time).logits
-    torch.testing.assert_close(logits, expected)
+        torch.testing.assert_close(logits, expected)
+        expected = trainer.networks("teacher", first, labeled.place, labeled.time).logits
+        torch.testing.assert_close(of_labeled, expected)
 
 
 def test_frameworks_share_one_path(make_trainer: Make) -> None:

@@ -92,6 +92,12 @@ def test_a_base_of_a_base(files: Callable[..., Path]) -> None:
             {"a": {"base": "b.yaml"}, "b": {"base": "c.yaml"}},
             r"b.yaml: base: .*c.yaml: no such file; the path is taken from",
         ),
+        ({"a": {"base": "b\0.yaml"}}, r"a.yaml: base: expected the path of a recipe \(got 'b.x00.yaml': "),
+        ({"a": {"base": "b" * 300}}, "a.yaml: base: expected the path of a recipe .*File name too long"),
+        (
+            {"a": {"base": "b0.yaml"}, **{f"b{i}": {"base": f"b{i + 1}.yaml"} for i in range(30)}, "b30": {"seed": 1}},
+            "b19.yaml: base: more than 20 recipes stand on each other",
+        ),
         ({"a": {"base": 7}}, r"a.yaml: base: expected the path of a recipe \(got 7\)"),
         (
             {"a": {"base": "b.yaml", "seed": {"x": 1}}, "b": {"seed": 1}},
