@@ -167,7 +167,7 @@ def notes(c: ReferenceConfig, overrides: Collection[str] = ()) -> Iterator[str]:
     if c.framework == "metadata_input":
         yield "read as the metadata baseline (framework: metadata_input), which the reference's own code cannot run"
     if "parity" not in overrides:
-        yield "faults of the reference are corrected; --set parity=reference repeats them"
+        yield "faults of the reference are corrected; --set parity=reference repeats those that docs/method.md lists"
 
 
 def check_data(c: ReferenceConfig, dataset: Dataset, path: Path | str) -> None:
