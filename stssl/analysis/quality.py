@@ -8,13 +8,15 @@ from typing import Any
 
 import matplotlib
 import plotly.graph_objects as go
+from plotly.colors import qualitative
 
-from stssl.analysis.plots import COLOURS, layout
+from stssl.analysis.plots import layout
 from stssl.files import atomic_path
 from stssl.search.state import SearchState
 
 # what each line is called, where the record of a training interval keeps it, and how it is drawn
 _WHOSE = {"pseudo-labels": "pseudo/{}", "teacher": "teacher/pseudo_{}", "student": "student/pseudo_{}"}
+_DASH = {"plain": "dot", "metadata_input": "dash", "teacher_student": "solid"}
 _LINE = {"pseudo-labels": "-", "teacher": "--", "student": ":"}
 SHOWN = ("mask_rate", "precision", "recall")
 
@@ -44,31 +46,39 @@ def pseudo_labels(state: SearchState) -> go.Figure | None:
     figure = go.Figure()
     views = [(shown, whose) for shown in SHOWN for whose in _WHOSE if shown != "mask_rate" or whose == "pseudo-labels"]
     traces: list[int] = []  # the view of each trace
+    entries: set[tuple[int, str]] = set()  # view and algorithm that the legend has
+    algorithms, palette = sorted({t.recipe["algorithm"]["name"] for t in trials}), qualitative.Safe
     for number, (shown, whose) in enumerate(views):
         for trial in trials:
             if (line := lines(trial.results, shown).get(whose)) is None:
                 continue
-            framework = trial.recipe["framework"]
+            algorithm, framework = trial.recipe["algorithm"]["name"], trial.recipe["framework"]
+            named = (number, algorithm) in entries
+            entries.add((number, algorithm))
             figure.add_scatter(
-                x=line[0], y=line[1], mode="lines+markers", name=f"{trial.id}, {framework}", visible=number == 0,
-                line={"color": COLOURS[framework], "width": 1.5},
-                hovertemplate=f"{trial.id} ({trial.recipe['algorithm']['name']})<br>step %{{x}}: %{{y:.3f}}<extra></extra>",
+                x=line[0], y=line[1], mode="lines+markers", visible=number == 0,
+                name=algorithm, legendgroup=algorithm, showlegend=not named,
+                line={"color": palette[algorithms.index(algorithm) % len(palette)], "dash": _DASH[framework], "width": 1.5},
+                hovertemplate=f"{trial.id} ({algorithm}, {framework})<br>step %{{x}}: %{{y:.3f}}<extra></extra>",
             )  # fmt: skip
             traces.append(number)
     names = {"mask_rate": "share believed", "precision": "precision", "recall": "recall"}
+    titles = {key: name if key == "mask_rate" else f"{name} (where labels are hidden)" for key, name in names.items()}
     buttons = [
         {
             "label": names[shown] if shown == "mask_rate" else f"{names[shown]}: {whose}",
             "method": "update",
-            "args": [{"visible": [trace == number for trace in traces]}, {"yaxis.title.text": names[shown]}],
+            "args": [{"visible": [trace == number for trace in traces]}, {"yaxis.title.text": titles[shown]}],
         }
         for number, (shown, whose) in enumerate(views)
         if number in traces
     ]
-    figure.update_layout(updatemenus=[{"buttons": buttons, "x": 1, "xanchor": "right", "y": 1.15}], showlegend=False)
+    figure.update_layout(updatemenus=[{"buttons": buttons, "x": 1, "xanchor": "right", "y": 1.15}])
     figure.update_yaxes(range=[0, 1.02])
     return layout(
-        figure, "Training step (trials trained in full; only images whose labels are hidden)", names["mask_rate"]
+        figure,
+        "Training step (trials trained in full; solid: teacher_student, dash: metadata_input, dots: plain)",
+        names["mask_rate"],
     )
 
 
