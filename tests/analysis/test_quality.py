@@ -43,7 +43,8 @@ def test_report_figure() -> None:
     for name, status in (("t1", "completed"), ("t2", "stopped")):
         state.trials[name] = TrialState(name, "search", {}, recipe, 0.0, status=status, results=HISTORY)
     figure = quality.pseudo_labels(state)
-    assert figure is not None and len(figure.data) == 3 and all("t1" in trace.name for trace in figure.data)
+    assert figure is not None and len(figure.data) == 3 and all("t1 (" in trace.hovertemplate for trace in figure.data)
+    assert all(trace.name == "fixmatch" and trace.showlegend and trace.line.dash == "dot" for trace in figure.data)
     assert [trace.visible for trace in figure.data] == [True, False, False]
     buttons = figure.layout.updatemenus[0].buttons
     assert [b.label for b in buttons] == ["share believed", "precision: pseudo-labels", "precision: student"]
