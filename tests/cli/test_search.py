@@ -155,6 +155,8 @@ def kill_and_compare(
     assert len(ended) == len(set(ended))  # no finished trial was run again
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(600)
 def test_interrupt_resume_and_a_second_driver(
     shards: Path, write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -209,6 +211,8 @@ def test_failures_are_recorded_and_the_search_goes_on(shards: Path, write: Calla
     assert all(f"Failed: {trial}" in out for trial in failed)
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(600)
 def test_dead_workers_are_replaced(shards: Path, write: Callable[..., Path], tmp_path: Path) -> None:
     run = tmp_path / "run"
     config = search_of(shards, trials=2, replicates={"top": 1, "seeds": 2})
@@ -282,6 +286,8 @@ def test_shards_changed_since_the_search_began(
     assert "have changed since the search began" in capsys.readouterr().err
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(600)
 def test_shards_that_vanish_stop_the_driver_and_not_the_search(
     shards: Path, write: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -331,6 +337,8 @@ def test_first_point_is_the_recipe_file(shards: Path, write: Callable[..., Path]
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(600)
 def test_a_full_disk_stops_the_driver_with_a_sentence(shards: Path, write: Callable[..., Path], tmp_path: Path) -> None:
     run = tmp_path / "run"
     code = f"""
