@@ -10,18 +10,19 @@ import json
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor
 
-from stssl.algorithms.base import Logits, Seen
+from stssl.algorithms.base import Logits, Seen, Targets
 from stssl.algorithms.distillation import distillation_loss
 from stssl.data.augment import Views
 from stssl.data.batches import Batches
 from stssl.data.dataset import Dataset
+from stssl.data.schema import Batch
 from stssl.errors import CheckpointError, ConfigError
 from stssl.models.injection.base import Outputs
 from stssl.models.teacher_student import Role
@@ -40,6 +41,15 @@ WEIGHTS, STEP, VIEWS = 1, 2, 3
 def seed_everything(*key: int) -> None:
     """Seed torch's global generators from a tuple of numbers."""
     torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
+
+
+class _Weak(NamedTuple):
+    """Weak views, and what the network that makes the targets says about them."""
+
+    images: Tensor  # [U, C, H, W]
+    outputs: Outputs
+    labeled: Tensor | None  # [B, K] logits on weak views of labeled images, where they were asked for
+    blank: Tensor | None  # [1, K]
 
 
 class Trainer:
@@ -125,23 +135,11 @@ class Trainer:
         else:
             images = [self.views.weak(labeled.images, keys[0])]
         place, days = [labeled.place] * len(images), [labeled.time] * len(images)
-        believer = self.networks.roles[0]
-        with autocast(self.recipe, self.device):
-            weak: Outputs | None = None
-            blank: Tensor | None = None
-            weak_images: Tensor | None = None
-            known: Tensor | None = None  # what the source says about labeled images
+        weak: _Weak | None = None
+        with autocast(recipe, self.device):
             if unlabeled is not None:
                 weak_images, strong_images = self.views.pair(unlabeled.images, keys[1], keys[2])
-                source = self.ema.module if recipe.training.target_source == "ema" else self.networks
-                as_it_trains = recipe.training.target_source == "online_train"
-                with torch.no_grad():
-                    if self.algorithm.uses_blank:
-                        blank = self.deployed.blank(source.eval(), believer)
-                    source.train(as_it_trains)
-                    weak = source(believer, weak_images, unlabeled.place, unlabeled.time)
-                    if self.algorithm.uses_labeled and not as_it_trains:
-                        known = source(believer, images[0], labeled.place, labeled.time).logits
+                weak = self._ask(weak_images, unlabeled, images[0], labeled)
                 images.append(strong_images)
                 place.append(unlabeled.place)
                 days.append(unlabeled.time)
@@ -151,27 +149,17 @@ class Trainer:
         said = {role: self._said(output.logits, len(labeled.labels), n) for role, output in outputs.items()}
         targets = None
         if weak is not None and unlabeled is not None:
-            seen = Seen(
-                weak.logits,
-                said[believer].labeled.detach() if known is None else known,
-                labeled.labels,
-                unlabeled.member,
-                labeled.member,
-                blank,
-            )
+            known = said[self.networks.roles[0]].labeled.detach() if weak.labeled is None else weak.labeled
+            seen = Seen(weak.outputs.logits, known, labeled.labels, unlabeled.member, labeled.member, weak.blank)
             targets = self.algorithm.believe(seen, step)
-            self._note("mask_rate", targets.weights.mean())
-            strong = {str(role): logits.strong for role, logits in said.items() if logits.strong is not None}
-            hidden = self._hidden[unlabeled.member]
-            for name, (right, of) in judge(targets, strong, unlabeled.labels, hidden, self.dataset.task).items():
-                self._note(name, right, of)
+            self._judge(targets, said, unlabeled)
         loss = torch.zeros((), device=self.device)
         for role, logits in said.items():
             for name, value in self.algorithm.losses(logits, labeled.labels, targets, role, step).items():
                 self._note(f"{role}/{name}", value)
                 loss = loss + value
         if self.networks.distilled and not self.algorithm.warming_up(step):
-            distilled = self._distillation(outputs, n, weak, weak_images)
+            distilled = self._distillation(outputs, n, weak)
             self._note("student/distillation", distilled)
             loss = loss + recipe.distillation.weight_at(step) * distilled
         self._note("loss", loss)
@@ -181,21 +169,38 @@ class Trainer:
         self.ema.update(self.networks)
         self.step += 1
 
+    @torch.no_grad()
+    def _ask(self, images: Tensor, unlabeled: Batch, first: Tensor, labeled: Batch) -> _Weak:
+        """Ask the network that makes the targets about weak views: of unlabeled images, and of labeled ones (`first`)."""
+        role, as_it_trains = self.networks.roles[0], self.recipe.training.target_source == "online_train"
+        source = self.ema.module if self.recipe.training.target_source == "ema" else self.networks
+        blank = self.deployed.blank(source.eval(), role) if self.algorithm.uses_blank else None
+        source.train(as_it_trains)
+        outputs, known = source(role, images, unlabeled.place, unlabeled.time), None
+        if self.algorithm.uses_labeled and not as_it_trains:  # else what it says in learning serves
+            known = source(role, first, labeled.place, labeled.time).logits
+        return _Weak(images, outputs, known, blank)
+
+    def _judge(self, targets: Targets, said: dict[Role, Logits], unlabeled: Batch) -> None:
+        """Put on record how many pseudo-labels are believed, and how right they are."""
+        self._note("mask_rate", targets.weights.mean())
+        strong = {str(role): logits.strong for role, logits in said.items() if logits.strong is not None}
+        hidden = self._hidden[unlabeled.member]
+        for name, (right, of) in judge(targets, strong, unlabeled.labels, hidden, self.dataset.task).items():
+            self._note(name, right, of)
+
     def _said(self, logits: Tensor, labeled: int, taught: int) -> Logits:
         """Logits [labeled, maybe labeled strong, maybe unlabeled strong] by what they are about."""
         strong = logits[taught:] if len(logits) > taught else None
         return Logits(logits[:labeled], strong, logits[labeled:taught] if taught > labeled else None)
 
-    def _distillation(
-        self, outputs: dict[Role, Outputs], n: int, weak: Outputs | None, weak_images: Tensor | None
-    ) -> Tensor:
+    def _distillation(self, outputs: dict[Role, Outputs], n: int, weak: _Weak | None) -> Tensor:
         """How far the student is from the teacher on the chosen views.
 
         Args:
             outputs: Of both networks, on n views of labeled images and the strong views of unlabeled ones.
             n: How many views are of labeled images.
-            weak: The teacher's on the weak views.
-            weak_images: Those views, which the student sees for this alone.
+            weak: The teacher's on the weak views, which the student sees for this alone.
         """
         config, match = self.recipe.distillation, self.networks.to_match
         views, rows = config.views.split("+"), {"labeled": slice(None, n), "strong": slice(n, None)}
@@ -207,10 +212,10 @@ class Trainer:
                 if view != "weak":
                     student.append(both[0][rows[view]])
                     teacher.append(both[1][rows[view]])
-                elif weak is not None and weak_images is not None:
+                elif weak is not None:
                     assert self.networks.student is not None
-                    student.append(match("student", self.networks.student(weak_images)))
-                    teacher.append(match("teacher", weak))
+                    student.append(match("student", self.networks.student(weak.images)))
+                    teacher.append(match("teacher", weak.outputs))
         pair = torch.cat(student), torch.cat(teacher)
         assert self.networks.distilled is not None
         loss = config.loss_of(self.networks.distilled)
