@@ -47,9 +47,8 @@ class Crossfit(nn.Module):
         ConfigError: Fewer labeled images than folds.
     """
 
-    fold: (
-        Tensor  # [L] whose turn each image rests in: dealt at random, as pools often lie in the order of their classes
-    )
+    # whose turn each labeled image rests in, [L]: dealt at random, as pools often lie in the order of their classes
+    fold: Tensor
     p: Tensor  # [L, K], -1 = nothing recorded yet
     y: Tensor  # [L, K] 0, 1, or -1 = unknown
 

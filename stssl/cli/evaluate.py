@@ -38,27 +38,29 @@ def evaluate(
     from stssl.export import bundle
     from stssl.reference.evaluate import evaluate as evaluate_reference
     from stssl.training import deployed
+    from stssl.training.evaluate import Diverged
 
     if (folder is None) == (reference_checkpoint is None):
         raise ConfigError("give either a STUDENT or --reference-checkpoint FILE with --reference-config FILE")
     if (reference_checkpoint is None) != (reference_config is None) or (role and reference_checkpoint is None):
         raise ConfigError("--reference-checkpoint and --reference-config go together, and --role goes with them alone")
-    if reference_checkpoint is not None and reference_config is not None:
-        device = pick_device(device)
-        result = evaluate_reference(reference_checkpoint, reference_config, split, shards, role, device)
-        _show(result, split, as_json)
-        return
-    assert folder is not None
-    if (folder / bundle.WEIGHTS).exists():
-        result = bundle.evaluate(folder, shards, split, pick_device(device))
-    elif (folder / "checkpoint.pt").exists() and (folder / "recipe.yaml").exists():
-        trained, step = deployed.load(folder, shards, pick_device(device))
-        result = trained.evaluate(split, step)
-    else:
-        hint = f"; did you mean {folder / 'best'}?" if (folder / "best" / bundle.WEIGHTS).exists() else ""
-        raise RunError(
-            f"{folder}: holds neither an exported student ({bundle.WEIGHTS}) nor a training (checkpoint.pt){hint}"
-        )
+    device = pick_device(device)
+    try:
+        if reference_checkpoint is not None and reference_config is not None:
+            result = evaluate_reference(reference_checkpoint, reference_config, split, shards, role, device)
+        elif folder is not None and (folder / bundle.WEIGHTS).exists():
+            result = bundle.evaluate(folder, shards, split, device)
+        elif folder is not None and (folder / "checkpoint.pt").exists():
+            trained, correction = deployed.load(folder, shards, device)
+            result = trained.evaluate(split, correction)
+        else:
+            assert folder is not None
+            hint = f"; did you mean {folder / 'best'}?" if (folder / "best" / bundle.WEIGHTS).exists() else ""
+            raise RunError(
+                f"{folder}: holds neither an exported student ({bundle.WEIGHTS}) nor a training (checkpoint.pt){hint}"
+            )
+    except Diverged as error:
+        raise RunError(f"{folder or reference_checkpoint}: {error}, so there is nothing to score") from None
     _show(result, split, as_json)
 
 

@@ -20,11 +20,9 @@ from torch import nn
 
 from stssl import config as cfg
 from stssl.data.augment import Views
-from stssl.data.dataset import Dataset
-from stssl.data.store import ImageStore
-from stssl.data.subsets import LabeledConfig
-from stssl.errors import CheckpointError, ConfigError, RunError
+from stssl.errors import CheckpointError, RunError
 from stssl.export.card import model_card
+from stssl.training.deployed import data_like
 from stssl.training.evaluate import evaluate as score
 from stssl.training.recipe import Recipe
 from stssl.training.trainer import Trainer
@@ -117,6 +115,7 @@ def load(folder: Path) -> tuple[nn.Module, dict[str, Any], Recipe]:
         network.load_state_dict(load_file(folder / WEIGHTS), strict=True)
         recipe = Recipe.read(folder / RECIPE)
         _ = [model[key] for key in ("classes", "task", "bands", "image_size", "band_mean", "band_std")]
+        _ = model["data"]["fingerprint"]
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{folder}: not a whole bundle ({reason}); export it again") from None
@@ -136,18 +135,9 @@ def evaluate(folder: Path, shards: str | None, split: str, device: str = "cpu") 
         ConfigError: Other classes, or a band that the shards lack.
     """
     network, model, recipe = load(folder)
-    shards = shards or recipe.data.shards
-    # bands by name, as shards may order them otherwise; and no choice of labels, which evaluation does not need
-    changes = {"bands": tuple(model["bands"]), "labeled": LabeledConfig()}
-    if shards != recipe.data.shards:
-        changes["validation_budget"] = LabeledConfig()  # of the recipe's own data
-    bands = recipe.data.model_copy(update=changes)
-    dataset = Dataset(bands, ImageStore.open(shards))
-    if list(dataset.classes) != model["classes"] or dataset.task != model["task"]:
-        raise ConfigError(
-            f"{shards}: its classes ({', '.join(dataset.classes[:4])}, ...) are not those of the student "
-            f"({', '.join(model['classes'][:4])}, ...); use shards of the same data set"
-        )
+    dataset = data_like(
+        recipe.data, shards, model["task"], model["classes"], tuple(model["bands"]), model["data"]["fingerprint"]
+    )
     mean, std = torch.tensor(model["band_mean"]), torch.tensor(model["band_std"])
     views = Views(recipe.views, mean, std, dataset.bands, model["image_size"], torch.device(device))
     network.to(device)

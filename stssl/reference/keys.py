@@ -7,6 +7,7 @@ in the user's own words.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, NamedTuple, get_args
 
 from pydantic import Field, field_validator
@@ -129,8 +130,10 @@ class Methods(Config):
     @field_validator("p_cutoff", mode="before")
     @classmethod
     def _numbers(cls, value: Any) -> Any:
-        if any(isinstance(number, bool) for number in (value if isinstance(value, (list, tuple)) else [value])):
-            raise ValueError("input should be a number or a pair of numbers, not true or false")
+        numbers = value if isinstance(value, (list, tuple)) else [value]
+        strange = any(isinstance(n, bool) or not isinstance(n, (int, float)) or not math.isfinite(n) for n in numbers)
+        if value is not None and (strange or (numbers is value and len(numbers) != 2)):
+            raise ValueError("input should be a number or a pair of numbers")
         return value
 
 

@@ -4,16 +4,46 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from stssl.config import flatten
 from stssl.errors import CheckpointError
 from stssl.files import atomic_path
 
-FORMAT = 1
+FORMAT = 2
+
+
+def _list_of(kind: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(isinstance(entry, kind) for entry in value)
+
+
+def _tensors(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(entry, Tensor) for entry in value.values())
+
+
+# what `Trainer.state_dict` writes; strange values are told here, not by whatever stumbles over them
+PARTS: dict[str, Callable[[Any], bool]] = {
+    "recipe": lambda value: isinstance(value, str) and isinstance(json.loads(value), dict),
+    "digest": lambda value: isinstance(value, str),
+    "fingerprint": lambda value: isinstance(value, str),
+    "task": lambda value: value in ("single", "multi"),
+    "classes": _list_of(str),
+    "bands": _list_of(str),
+    "band_mean": _list_of(float),
+    "band_std": _list_of(float),
+    "step": lambda value: type(value) is int and value >= 0,
+    "networks": _tensors,
+    "ema": _tensors,
+    "algorithm": _tensors,
+    "correction": lambda value: value is None or isinstance(value, Tensor),
+    "optimizer": lambda value: isinstance(value, dict),
+    "history": _list_of(dict),
+}
 
 
 def save(path: Path | str, state: dict[str, Any]) -> None:
@@ -44,6 +74,15 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> dict[str, Any]
         raise CheckpointError(
             f"{path}: not a stssl checkpoint of format {FORMAT}; delete it to start this training anew"
         )
+    for key, fits in PARTS.items():
+        try:
+            fine = key in state and fits(state[key])
+        except ValueError:  # a recipe that is no JSON
+            fine = False
+        if not fine:
+            raise CheckpointError(f"{path}: damaged: its part '{key}' is missing or strange; train anew without it")
+    if not len(state["bands"]) == len(state["band_mean"]) == len(state["band_std"]):
+        raise CheckpointError(f"{path}: damaged: its bands and their means differ in number; train anew without it")
     return state
 
 

@@ -1,25 +1,24 @@
-"""What a training makes for its users: the moving average of the deployed network, with what its algorithm adds to the logits."""
+"""What a training makes for its users: the moving average of the deployed network, asked about any data of the same kind."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from stssl import plugins
-from stssl.algorithms.base import Algorithm
+from stssl import config as cfg
 from stssl.data.augment import Views
-from stssl.data.dataset import Dataset
+from stssl.data.dataset import DataConfig, Dataset
 from stssl.data.schema import Batch
 from stssl.data.store import ImageStore
 from stssl.data.subsets import LabeledConfig
-from stssl.errors import CheckpointError, ConfigError, StsslError
+from stssl.errors import CheckpointError, ConfigError, DataError
 from stssl.models.teacher_student import Networks, Role
 from stssl.training import checkpoint
 from stssl.training.evaluate import evaluate
-from stssl.training.parts import algorithm_of, autocast, networks_of
+from stssl.training.parts import autocast, networks_of
 from stssl.training.recipe import Recipe
 
 
@@ -31,23 +30,23 @@ class Deployed:
         dataset: The data.
         networks: The moving average, on the device of `views`.
         views: Scale the pixels as in training.
-        algorithm: Of the training; None if it does not correct logits.
     """
 
-    def __init__(
-        self, recipe: Recipe, dataset: Dataset, networks: Networks, views: Views, algorithm: Algorithm | None
-    ) -> None:
+    def __init__(self, recipe: Recipe, dataset: Dataset, networks: Networks, views: Views) -> None:
         self.recipe, self.dataset, self.networks, self.views = recipe, dataset, networks, views
-        self.algorithm = algorithm if algorithm is not None and algorithm.uses_blank else None
 
-    def evaluate(self, split: str, step: int) -> dict[str, float]:
+    def evaluate(self, split: str, correction: Tensor | None) -> dict[str, float]:
         """Score it on one split.
 
         Args:
             split: One of `stssl.data.splits.EVALUATED`; only the end of a search and the user's own command read `test`.
-            step: Number of finished optimizer steps.
+            correction: [1, K] what the algorithm adds to the logits; None = nothing.
+
+        Raises:
+            ConfigError: The split is unknown or empty.
+            Diverged: The network's output is not finite.
         """
-        networks, correction = self.networks.eval(), self.correction(step)
+        networks = self.networks.eval()
 
         def logits(batch: Batch) -> Tensor:
             images, place, days = (t.to(self.views.device) for t in (batch.images, batch.place, batch.time))
@@ -56,15 +55,6 @@ class Deployed:
             return said if correction is None else said + correction
 
         return evaluate(logits, self.dataset, split, parity=self.recipe.parity == "reference")
-
-    @torch.no_grad()
-    def correction(self, step: int) -> Tensor | None:
-        """What the algorithm adds to the logits, [1, K]; None = nothing."""
-        if self.algorithm is None:
-            return None
-        with autocast(self.recipe, self.views.device):
-            blank = self.blank(self.networks.eval(), self.networks.deployed)
-        return self.algorithm.correction(blank, step)
 
     def blank(self, networks: Networks, role: Role) -> Tensor:
         """Logits [1, K] of networks in evaluation mode on a white image without place and date."""
@@ -76,53 +66,80 @@ class Deployed:
         return networks(role, white, unknown, unknown[:, 0].double()).logits
 
 
-def load(folder: Path, shards: str | None = None, device: str = "cpu") -> tuple[Deployed, int]:
+def load(folder: Path, shards: str | None = None, device: str = "cpu") -> tuple[Deployed, Tensor | None]:
     """Load what `train` has left in a folder.
 
     Args:
-        folder: With recipe.yaml and checkpoint.pt.
+        folder: With checkpoint.pt, which holds the recipe too.
         shards: Other data of the same classes and bands; None = the recipe's own.
         device: Where to compute.
 
     Returns:
-        The network, and how many steps it was trained.
+        The network, and what its algorithm adds to the logits.
 
     Raises:
         ConfigError: The recipe or the shards do not fit.
-        CheckpointError: The checkpoint is damaged, or of another recipe, other data or another version of stssl.
+        DataError: The recipe's own shards have changed since.
+        CheckpointError: The checkpoint is damaged, or of another version of stssl.
     """
-    recipe, source = Recipe.read(folder / "recipe.yaml"), folder / "checkpoint.pt"
+    source = folder / "checkpoint.pt"
     state = checkpoint.load(source, device)
-    store = ImageStore.open(shards or recipe.data.shards)
-    fingerprint = state.get("fingerprint") if shards else store.card.fingerprint  # with --shards other data are meant
-    checkpoint.check(state, recipe.dump(), recipe.digest(), str(fingerprint), str(source))
-    try:
-        return _assembled(recipe, store, state, shards, device), state["step"]
-    except StsslError:
-        raise
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise CheckpointError(
-            f"{source}: its parts are not those of this version of stssl ({' '.join(str(error).split())}); train again"
-        ) from error
-
-
-def _assembled(recipe: Recipe, store: ImageStore, state: dict[str, Any], shards: str | None, device: str) -> Deployed:
-    if list(store.card.classes) != state["classes"]:
-        raise ConfigError(
-            f"{shards}: its classes ({', '.join(store.card.classes[:4])}, ...) are not those of the training "
-            f"({', '.join(state['classes'][:4])}, ...); use shards of the same data set"
+    recipe = cfg.validate(Recipe, json.loads(state["recipe"]), f"{source}: recipe")
+    dataset = data_like(
+        recipe.data, shards, state["task"], state["classes"], tuple(state["bands"]), state["fingerprint"]
+    )
+    if shards is None and dataset.store.card.fingerprint != state["fingerprint"]:
+        raise DataError(
+            f"{recipe.data.shards}: these shards have changed since the training (fingerprint {state['fingerprint'][:12]} "
+            f"then, {dataset.store.card.fingerprint[:12]} now); if that is meant, say --shards {recipe.data.shards}"
         )
-    # bands by name, as shards may order them otherwise; and no choice of training labels, of which these may have too few
-    changes = {"bands": tuple(state["bands"]), "labeled": LabeledConfig()}
-    if shards:
-        changes["validation_budget"] = LabeledConfig()  # of the recipe's own data
-    dataset = Dataset(recipe.data.model_copy(update=changes), store)
     networks = networks_of(recipe, dataset.channels, len(dataset.classes), pretrained=False).to(device)
-    networks.load_state_dict(state["ema"])
-    algorithm = None
-    if plugins.find("stssl.algorithms", Algorithm)[recipe.algorithm.name].uses_blank:
-        algorithm = algorithm_of(recipe, dataset).to(device)
-        algorithm.load_state_dict(state["algorithm"])
+    try:
+        networks.load_state_dict(state["ema"])
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{source}: its weights are not those of this version of stssl ({reason})") from None
     mean, std = (torch.tensor(state[key]) for key in ("band_mean", "band_std"))
     views = Views(recipe.views, mean, std, dataset.bands, recipe.model.image_size, torch.device(device))
-    return Deployed(recipe, dataset, networks, views, algorithm)
+    return Deployed(recipe, dataset, networks, views), state["correction"]
+
+
+def data_like(
+    config: DataConfig, shards: str | None, task: str, classes: list[str], bands: tuple[str, ...], fingerprint: str
+) -> Dataset:
+    """The data on which a trained network is scored: its own, or others that it can be asked about.
+
+    Args:
+        config: Of the training.
+        shards: Other shards; None = those of the training.
+        task: Of the training.
+        classes: Which the network tells apart, in its order.
+        bands: Which it sees, in its order; shards may hold them in another one.
+        fingerprint: Of the training's data.
+
+    Raises:
+        ConfigError: Other classes or labels of another kind, or a band is missing.
+    """
+    store = ImageStore.open(shards or config.shards)
+    card, where = store.card, shards or config.shards
+    if card.task != task:
+        labels = {"multi": "several labels", "single": "one label"}
+        raise ConfigError(
+            f"{where}: {labels[card.task]} per image, but the network was trained on {labels[task]}; use shards of its kind"
+        )
+    theirs = list(card.classes)
+    if theirs != classes:
+        pairs = [(a, b) for a, b in zip(theirs, classes, strict=False) if a != b]
+        more = f"the first difference: '{pairs[0][0]}' there, '{pairs[0][1]}' here; " if pairs else ""
+        raise ConfigError(
+            f"{where}: its {len(theirs)} classes are not the {len(classes)} of the network; {more}use shards of the same data set"
+        )
+    if missing := [band for band in bands if band not in card.bands]:
+        raise ConfigError(
+            f"{where}: has no band {', '.join(missing)}, which the network was trained on; it has {', '.join(card.bands)}"
+        )
+    # no choice of training labels, of which these shards may have too few; nor, in other data, of validation labels
+    changes = {"bands": bands, "labeled": LabeledConfig()}
+    if card.fingerprint != fingerprint:
+        changes["validation_budget"] = LabeledConfig()
+    return Dataset(config.model_copy(update=changes), store)

@@ -186,8 +186,11 @@ def on_base(data: Mapping[str, Any], source: Path | str, seen: tuple[Path, ...] 
         circle = " -> ".join(file.name for file in (*here[here.index(there) :], path))
         raise ConfigError(f"{source}: base: goes in a circle ({circle}); remove one of these lines")
     if len(here) > _BASES:
-        raise ConfigError(f"{source}: base: more than {_BASES} recipes stand on each other; write some of them as one")
+        raise ConfigError(
+            f"{source}: base: this is the end of a chain of more than {_BASES}; write some of these recipes as one"
+        )
     if not found:
-        raise ConfigError(f"{source}: base: {path}: no such file; the path is taken from the folder of {source}")
+        what = "is no file" if path.exists() else "no such file"
+        raise ConfigError(f"{source}: base: {path}: {what}; the path is taken from the folder of {source}")
     below = on_base(cfg.read_yaml(path), path, here)
     return cfg.with_overrides(below, cfg.flatten(own), str(source), PLUGINS)

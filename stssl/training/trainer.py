@@ -83,7 +83,7 @@ class Trainer:
             self.networks, recipe.optimizer, parity and recipe.framework == "teacher_student"
         )
         self.views = Views(recipe.views, dataset.mean, dataset.std, dataset.bands, recipe.model.image_size, self.device)
-        self.deployed = Deployed(recipe, dataset, self.ema.module, self.views, self.algorithm)
+        self.deployed = Deployed(recipe, dataset, self.ema.module, self.views)
         unlabeled = recipe.training.batch_unlabeled if self.algorithm.uses_unlabeled else 0
         order = 0 if parity else recipe.seed  # published: every run in the same order
         balanced = recipe.training.labeled_sampling == "class_balanced"
@@ -232,11 +232,16 @@ class Trainer:
         Args:
             split: One of `stssl.data.splits.EVALUATED`; only the end of a search and the user's own command read `test`.
         """
-        return self.deployed.evaluate(split, self.step)
+        return self.deployed.evaluate(split, self.correction())
 
+    @torch.no_grad()
     def correction(self) -> Tensor | None:
         """What the algorithm adds to the deployed network's logits, [1, K]; None = nothing."""
-        return self.deployed.correction(self.step)
+        if not self.algorithm.uses_blank:
+            return None
+        with autocast(self.recipe, self.device):
+            blank = self.deployed.blank(self.deployed.networks.eval(), self.deployed.networks.deployed)
+        return self.algorithm.correction(blank, self.step)
 
     def run_interval(self, on_step: Callable[[int], None] | None = None) -> dict[str, Any]:
         """Train one evaluation interval, evaluate on validation, and add the result to the history.
@@ -262,6 +267,7 @@ class Trainer:
             "recipe": json.dumps(self.recipe.dump()),
             "digest": self.recipe.digest(),
             "fingerprint": self.dataset.store.card.fingerprint,
+            "task": self.dataset.task,
             "classes": list(self.dataset.classes),
             "bands": list(self.dataset.bands),
             "band_mean": self.dataset.mean.tolist(),
@@ -270,6 +276,7 @@ class Trainer:
             "networks": self.networks.state_dict(),
             "ema": self.ema.module.state_dict(),
             "algorithm": self.algorithm.state_dict(),
+            "correction": self.correction(),
             "optimizer": self.optimizer.state_dict(),
             "history": self.history,
         }

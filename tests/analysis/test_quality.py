@@ -51,6 +51,22 @@ def test_report_figure() -> None:
     assert [list(b.args[0]["visible"]) for b in buttons] == [[i == k for i in range(3)] for k in range(3)]
 
 
+def test_report_figure_tells_algorithms_apart() -> None:
+    state = SearchState()
+    for i, (algorithm, framework) in enumerate(
+        [("fixmatch", "plain"), ("cdmad", "teacher_student"), ("fixmatch", "metadata_input")]
+    ):
+        recipe = {"framework": framework, "algorithm": {"name": algorithm}}
+        state.trials[f"t{i}"] = TrialState(f"t{i}", "search", {}, recipe, 0.0, status="completed", results=HISTORY)
+    figure = quality.pseudo_labels(state)
+    assert figure is not None
+    first = [trace for trace in figure.data if trace.visible]
+    assert [trace.name for trace in first] == ["fixmatch", "cdmad", "fixmatch"]
+    assert [trace.showlegend for trace in first] == [True, True, False]
+    assert first[0].line.color == first[2].line.color != first[1].line.color
+    assert [trace.line.dash for trace in first] == ["dot", "solid", "dash"]
+
+
 def test_an_old_ledger_without_the_numbers() -> None:
     recipe = {"framework": "plain", "algorithm": {"name": "fixmatch"}}
     old = [{"step": 2, "seconds": 1.0, "validation": {"accuracy": 0.5}}]

@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,6 @@ import numpy as np
 import pytest
 import torch
 
-from stssl.config import Config
-from stssl.data.dataset import Dataset
-from stssl.data.prepare import prepare
-from stssl.data.schema import Sample
-from stssl.data.sources.base import Source
 from stssl.data.store import ImageStore
 from stssl.errors import CheckpointError, ConfigError, RunError
 from stssl.export import bundle
@@ -26,64 +21,6 @@ from stssl.training.trainer import Trainer
 
 MakeTrainer = Callable[..., Trainer]
 FILES = {"recipe.yaml", "student.safetensors", "model.json", "README.md"}
-
-
-class StoreSource(Source):
-    """A store as a source, so that it can be prepared as shards."""
-
-    Config = Config
-    name, licence, attribution = "colours", "CC0-1.0", "Nobody (2024)"
-
-    def __init__(self, store: ImageStore, classes: tuple[str, ...] | None = None, order: tuple[int, ...] = (0, 1, 2)):
-        self.store, self.task, self.order = store, store.card.task, list(order)
-        self.classes = classes or store.card.classes
-        self.bands = tuple(store.card.bands[band] for band in order)
-        self.ids = store.ids.to_pylist()
-
-    def read(self, index: int) -> Sample:
-        store = self.store
-        label = store.labels[index].tolist()
-        hot = [label] if self.task == "single" else [k for k, value in enumerate(label) if value == 1]
-        known = tuple(self.classes[k] for k in hot)
-        image = store.images[index].numpy()[self.order]
-        return Sample(self.ids[index], image, known, *store.place[index].tolist(), store.time[index].item(), None)
-
-
-@pytest.fixture(scope="module")
-def shards(
-    whole_stores: dict[str, ImageStore], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[..., Path]]:
-    """Prepares a store as shards: `shards("single", classes=..., order=...)`."""
-    home = tmp_path_factory.mktemp("prepared")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("STSSL_CACHE", str(home / "cache"))
-
-        def make(task: str = "single", **options: Any) -> Path:
-            source = StoreSource(whole_stores[task], **options)
-            folder = home / f"{task}-{len(list(home.iterdir()))}"
-            prepare(source, folder)
-            return folder
-
-        yield make
-
-
-@pytest.fixture(scope="module")
-def trained(shards: Callable[..., Path], make_recipe: Callable[..., Recipe]) -> Callable[..., Trainer]:
-    """Trains two steps on shards: `trained("single", {"framework": "plain"})`."""
-    folders = {task: shards(task) for task in ("single", "multi")}
-
-    def make(task: str = "single", overrides: dict[str, Any] | None = None) -> Trainer:
-        recipe = make_recipe({"data.shards": str(folders[task]), **(overrides or {})})
-        trainer = Trainer(recipe, Dataset.open(recipe.data))
-        trainer.run_interval()
-        return trainer
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def trainer(trained: Callable[..., Trainer]) -> Trainer:
-    return trained()
 
 
 @pytest.fixture
@@ -342,28 +279,6 @@ def test_cdmads_correction_is_in_the_exported_bias(
 
 def test_other_shards_of_the_same_data(exported: Path, trainer: Trainer, shards: Callable[..., Path]) -> None:
     assert bundle.evaluate(exported, shards("single"), "test") == trainer.evaluate("test")
-
-
-def test_bands_are_taken_by_name(exported: Path, trainer: Trainer, shards: Callable[..., Path]) -> None:
-    """Shards with the same bands in another order give the same scores, not nonsense."""
-    turned = shards("single", order=(2, 0, 1))
-    assert bundle.evaluate(exported, turned, "test") == pytest.approx(trainer.evaluate("test"))
-
-
-def test_a_missing_band(exported: Path, shards: Callable[..., Path]) -> None:
-    with pytest.raises(ConfigError, match=r"has no band 'B03'; did you mean 'B0[24]'"):
-        bundle.evaluate(exported, shards("single", order=(0, 2)), "test")
-
-
-def test_other_classes(exported: Path, shards: Callable[..., Path]) -> None:
-    other = shards("single", classes=("field", "lake", "village"))
-    with pytest.raises(ConfigError, match=rf"{re.escape(str(other))}: its classes \(field, lake, village, .*not those"):
-        bundle.evaluate(exported, other, "test")
-
-
-def test_another_task(exported: Path, shards: Callable[..., Path]) -> None:
-    with pytest.raises(ConfigError, match="not those of the student"):
-        bundle.evaluate(exported, shards("multi"), "test")
 
 
 def test_an_unknown_split(exported: Path) -> None:

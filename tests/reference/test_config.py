@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from stssl import config as cfg
 from stssl.errors import ConfigError
 from stssl.reference import config as reference
-from stssl.reference.keys import NETS, structure
+from stssl.reference.keys import NETS, ReferenceConfig, structure
 from stssl.reference.recipe import notes, recipe_data
 from stssl.training.recipe import Recipe
 from tests.reference.published import BIGEARTHNET, EUROSAT, FUSION, METHODS, published
@@ -153,8 +153,10 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "pair": ({**EURO, "p_cutoff": [0.05, 0.7]}, "p_cutoff: .0.05, 0.7. with multilabel: false; one label per image"),
     "pair reversed": ({**BEN, "p_cutoff": [0.7, 0.05]}, "p_cutoff: .0.7, 0.05.; the first must be below the second"),
     "threshold": ({**BEN, "p_cutoff": 1.5}, "p_cutoff: 1.5; a threshold lies within 0 and 1"),
-    "no threshold": ({**BEN, "p_cutoff": True}, "p_cutoff: input should be a number or a pair of numbers, not true or"),
-    "no thresholds": ({**BEN, "p_cutoff": [0.1, True]}, "p_cutoff: input should be a number or a pair of numbers, not"),
+    **{
+        f"p_cutoff {wrong}": ({**BEN, "p_cutoff": wrong}, "p_cutoff: input should be a number or a pair of numbers")
+        for wrong in (True, [0.1, True], {}, [], [0.1], "high", [0.1, 0.2, 0.3], float("nan"))
+    },
     "bias": ({**BEN, **METHODS["cdmad"], "algorithm": "cdmad", "debias_start_iter": 64000}, "debias_start_iter: 64000 is not"),
     "batch": ({**BEN, "uratio": 10000}, "uratio: 10000 times batch_size 64 is more than 65536 images at a time; lower one"),
     "cap": ({**EURO, **METHODS["cap"], "algorithm": "cap"}, "algorithm: cap is only for several labels per image"),
@@ -183,14 +185,15 @@ def test_what_cannot_be_is_named_with_a_remedy(data: dict[str, Any], said: str, 
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_what_is_read_makes_a_recipe(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    """Whatever number a key holds, a fault is told by that key, not by the recipe's."""
+    """Whatever a key holds, a fault is told by that key, not by the recipe's."""
     start = data.draw(st.sampled_from([FILES[name] for name in sorted(FILES)]))
-    plain = [key for key, value in start.items() if isinstance(value, (int, float)) and not isinstance(value, bool)]
     numbers = [1e-300, 1e-3, 0.3, 0.999999, 1, 1.5, 2, 10, 10.1, 20, 100, 999, 1000, 1e5, 2**31, 10**12, 1e300, 0, -1]
-    key = data.draw(st.sampled_from(plain))
+    key = data.draw(st.sampled_from(sorted(ReferenceConfig.model_fields)))
+    value = data.draw(st.sampled_from([*numbers, True, None, [1, 2], "x"]))
     try:
-        config = read(tmp_path_factory.getbasetemp(), {**start, key: data.draw(st.sampled_from(numbers))})
-    except ConfigError:
+        config = read(tmp_path_factory.getbasetemp(), {**start, key: value})
+    except ConfigError as error:
+        assert key in str(error)
         return
     recipe_of(config)
 

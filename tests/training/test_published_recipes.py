@@ -96,8 +96,9 @@ def test_a_base_of_a_base(files: Callable[..., Path]) -> None:
         ({"a": {"base": "b" * 300}}, "a.yaml: base: expected the path of a recipe .*File name too long"),
         (
             {"a": {"base": "b0.yaml"}, **{f"b{i}": {"base": f"b{i + 1}.yaml"} for i in range(30)}, "b30": {"seed": 1}},
-            "b19.yaml: base: more than 20 recipes stand on each other",
+            "b19.yaml: base: this is the end of a chain of more than 20",
         ),
+        ({"a": {"base": "."}}, "a.yaml: base: .*: is no file; the path is taken from"),
         ({"a": {"base": 7}}, r"a.yaml: base: expected the path of a recipe \(got 7\)"),
         (
             {"a": {"base": "b.yaml", "seed": {"x": 1}}, "b": {"seed": 1}},
