@@ -53,8 +53,8 @@ class Udal(Algorithm):
             wanted = setting.frequencies.float()
         self.register_buffer("wanted", wanted)
         self.mean_p = Average((k,), config.momentum)
-        self.uses_labeled = single and config.target == "labeled"
         self.mean_p_student = Average((k,), config.momentum)
+        self.uses_labeled = single and config.target == "labeled"
 
     def believe(self, seen: Seen, step: int) -> Targets:
         p = probabilities(seen.weak, self.task)

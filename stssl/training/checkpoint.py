@@ -80,9 +80,13 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> dict[str, Any]
         except ValueError:  # a recipe that is no JSON
             fine = False
         if not fine:
-            raise CheckpointError(f"{path}: damaged: its part '{key}' is missing or strange; train anew without it")
+            raise CheckpointError(
+                f"{path}: damaged: its part '{key}' is missing or strange; delete it to start this training anew"
+            )
     if not len(state["bands"]) == len(state["band_mean"]) == len(state["band_std"]):
-        raise CheckpointError(f"{path}: damaged: its bands and their means differ in number; train anew without it")
+        raise CheckpointError(
+            f"{path}: damaged: its bands and their means differ in number; delete it to start this training anew"
+        )
     return state
 
 

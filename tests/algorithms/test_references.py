@@ -9,7 +9,24 @@ from torch import Tensor
 
 from stssl.algorithms.base import Logits, Seen, Setting, Targets
 from tests.algorithms.asking import plugin
-from tests.algorithms.references import REFERENCES, Array, Belief, Outputs, Reference, Shown
+from tests.algorithms.reference import Array, Belief, Outputs, Reference, Shown
+from tests.algorithms.reference_later import AdaMatch, FlexMatch, MetricThreshold, PrecisionWeight
+from tests.algorithms.reference_published import Cap, Cdmad, DeFixMatch, FixMatch, FreeMatch, SoftMatch, Udal
+
+REFERENCES: dict[str, type[Reference]] = {
+    "supervised": Reference,
+    "fixmatch": FixMatch,
+    "defixmatch": DeFixMatch,
+    "freematch": FreeMatch,
+    "softmatch": SoftMatch,
+    "udal": Udal,
+    "cdmad": Cdmad,
+    "cap": Cap,
+    "flexmatch": FlexMatch,
+    "adamatch": AdaMatch,
+    "metric_threshold": MetricThreshold,
+    "precision_weight": PrecisionWeight,
+}
 
 STEPS = 12
 B, U, LABELED, UNLABELED = 8, 14, 18, 30
