@@ -10,12 +10,16 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from stssl.files import atomic_path
+from stssl.search import objectives
 from stssl.search.replicate import Standing, standings
 from stssl.search.space import Space
-from stssl.search.state import SearchState, TrialState
+from stssl.search.state import SearchState, TrialState, front
 
 COLOURS = {"plain": "#0072b2", "metadata_input": "#e69f00", "teacher_student": "#009e73"}  # colour-blind safe
-_ENDS = {"completed": "trained in full", "stopped": "stopped early", "failed": "failed", "running": "running"}
+_ENDS = {
+    "completed": "trained in full", "paused": "paused", "stopped": "stopped early", "failed": "failed",
+    "running": "running",
+}  # fmt: skip
 
 
 def signed(values: list[float], more_is_better: bool) -> list[float]:
@@ -34,23 +38,23 @@ def curves(state: SearchState, ladder: list[int], metric: str, more_is_better: b
         text = "<br>".join(
             [f"<b>{trial.id}</b> ({_ENDS[trial.status]})", *(f"{k}: {_short(v)}" for k, v in trial.params.items())]
         )
-        steps = list(trial.scores)
+        steps, end = list(trial.scores), "x" if trial.status in ("paused", "stopped") else "circle"
         figure.add_scatter(
             x=steps, y=signed(list(trial.scores.values()), more_is_better), mode="lines+markers", name=framework,
             legendgroup=framework, showlegend=framework not in shown,
             hovertemplate=f"{text}<br>step %{{x}}: %{{y:.3f}}<extra></extra>",
             line={"color": COLOURS[framework], "width": 2.5 if trial.status == "completed" else 1},
             opacity=1 if trial.status == "completed" else 0.55,
-            marker={"size": 7, "symbol": ["circle"] * (len(steps) - 1) + ["x" if trial.status == "stopped" else "circle"]},
+            marker={"size": 7, "symbol": ["circle"] * (len(steps) - 1) + [end]},
         )  # fmt: skip
         shown.add(framework)
     for rung in ladder:
         figure.add_vline(x=rung, line={"dash": "dot", "color": "#999", "width": 1})
-    return layout(figure, "Training step (dotted: rungs; crosses: stopped there)", f"Validation {metric}")
+    return layout(figure, "Training step (dotted: rungs; crosses: no further)", f"Validation {metric}")
 
 
 def by_parameter(state: SearchState, space: Space, metric: str, more_is_better: bool) -> go.Figure | None:
-    """Last validation metric against each searched key; trials stopped early are faint."""
+    """Last validation metric against each searched key; trials that went no further are faint."""
     trials = [t for t in state.of_kind("search") if t.results]
     keys = list(space.parameters)
     if not trials or not keys:
@@ -76,6 +80,21 @@ def by_parameter(state: SearchState, space: Space, metric: str, more_is_better: 
             figure.update_xaxes(type="log", dtick=1, exponentformat="power", **place)
     figure.update_layout(height=260 * rows + 60)
     return layout(figure, None, None)
+
+
+def pareto(state: SearchState, step: int, metric: str, second: str) -> go.Figure:
+    """The two objectives of the trials trained in full against each other, the Pareto front joined."""
+    figure, done = go.Figure(), state.of_kind("search", "completed")
+    signs = [1 if objectives.more_is_better(name) else -1 for name in (metric, second)]
+    point = lambda t: (signs[0] * t.scores[step], signs[1] * t.second[step])  # noqa: E731
+    best = front(done, step)
+    for trials, name, mode in ((done, "trained in full", "markers"), (best, "Pareto front", "lines+markers")):
+        figure.add_scatter(
+            x=[point(t)[0] for t in trials], y=[point(t)[1] for t in trials], mode=mode, name=name,
+            text=[t.id for t in trials], hovertemplate="%{text}: %{x:.3f}, %{y:.3f}<extra></extra>",
+            line={"color": "#d0703c", "width": 1.5}, marker={"color": "#4c566a" if mode == "markers" else "#d0703c"},
+        )  # fmt: skip
+    return layout(figure, f"Validation {metric}", f"Validation {second}")
 
 
 def replicates(table: list[Standing], metric: str, more_is_better: bool) -> go.Figure:
@@ -134,7 +153,7 @@ def picture(state: SearchState, ladder: list[int], metric: str, more_is_better: 
     for rung in ladder:
         left.axvline(rung, color="#999", linestyle=":", linewidth=1, zorder=0)
     left.set(xlabel="training step (dotted: rungs)", ylabel=f"validation {metric}")
-    left.set_title("search: lines end where a trial was stopped", fontsize=10, loc="left")
+    left.set_title("search: crosses: where a trial went no further", fontsize=10, loc="left")
     handles = [Line2D([], [], color=c, label=n) for n, c in COLOURS.items()]
     left.legend(handles=handles, frameon=False, fontsize=8)
     if table:

@@ -11,14 +11,14 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from stssl.analysis import plots, quality
+from stssl.analysis.text import gain, tested
 from stssl.files import write_text
-from stssl.search import asha
 from stssl.search.config import SearchConfig
-from stssl.search.replicate import Standing, standings
-from stssl.search.results import interval, more_is_better, write_table
+from stssl.search.objectives import more_is_better
+from stssl.search.replicate import Standing, baseline, standings
+from stssl.search.results import STATUSES, hours, interval, write_table
 from stssl.search.space import Space
 from stssl.search.state import SearchState
-from stssl.training.recipe import Recipe
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1080px; margin: 2em auto; padding: 0 1em; }
@@ -44,8 +44,7 @@ def write(folder: Path, config: SearchConfig, manifest: dict[str, Any], state: S
         The files, the page first.
     """
     better = more_is_better(config.metric)
-    recipe = Recipe.model_validate(config.recipe)
-    ladder = asha.rungs(config.scheduler, recipe.training.steps, recipe.training.eval_interval)
+    ladder = config.ladder
     space = Space(config.space, config.recipe)
     table = standings(state)
     figures: list[tuple[str, go.Figure | None]] = [
@@ -62,6 +61,8 @@ def write(folder: Path, config: SearchConfig, manifest: dict[str, Any], state: S
     ]
     if table:
         figures.insert(0, ("Replicates", plots.replicates(table, config.metric, better)))
+    if config.second_metric is not None:
+        figures.insert(0, ("Two objectives", plots.pareto(state, ladder[-1], config.metric, config.second_metric)))
     for title, figure in figures:
         if figure is not None:
             body += [
@@ -75,7 +76,7 @@ def write(folder: Path, config: SearchConfig, manifest: dict[str, Any], state: S
     )
     write_text(folder / "report.html", page)
     plots.picture(state, ladder, config.metric, better, folder / "report.png")
-    write_table(state, folder / "trials.parquet", config.metric)
+    write_table(state, folder / "trials.parquet", config)
     return [folder / name for name in ("report.html", "report.png", "trials.parquet")]
 
 
@@ -91,36 +92,52 @@ def _origin(manifest: dict[str, Any]) -> str:
 
 def _found(config: SearchConfig, state: SearchState, table: list[Standing], better: bool) -> list[str]:
     sign = 1 if better else -1
-    counts = ", ".join(f"{state.count(s)} {s}" for s in ("completed", "stopped", "failed", "running"))  # type: ignore[arg-type]
+    counts = ", ".join(f"{state.count(s)} {s}" for s in STATUSES)
+    unit = "GPU hours" if config.resources.gpus else "hours of training"
+    spent = (
+        f"{hours(state, config, 'search'):.3g} {unit}, and {hours(state, config, 'replicate'):.3g} for the replicates"
+    )
     parts = [
-        f"<p>{len(state.of_kind('search'))} trials and {len(state.of_kind('replicate'))} replicates: {counts}.</p>"
+        f"<p>{len(state.of_kind('search'))} trials and {len(state.of_kind('replicate'))} replicates: {counts}. {spent}.</p>"
     ]
+    base = baseline(state)
     if table:
         rows = [
             [
                 s.trial.id + (" (exported)" if s.trial.id == state.winner else ""),
                 s.trial.recipe["framework"],
                 interval(s, config.metric),
+                "published recipe" if base is not None and s.trial.id == base.id else gain(s, config.metric),
                 ", ".join(f"{sign * r.score:.3f}" for r in s.replicates),
+                *_full_validation(s, config.metric),
+                f"{config.resources.cost(s.seconds) / 3600:.2g}",
+                (s.trial.dropped or {}).get("reason", "") or (f"{s.failed} replicates failed" if s.failed else ""),
                 _settings(s.trial.params),
             ]
             for s in table
         ]
-        head = ["recipe", "framework", f"mean {config.metric} [95 % interval]", "replicates", "settings"]
+        full = (
+            [f"mean {config.metric} on all of validation"]
+            if any(_full_validation(s, config.metric) for s in table)
+            else []
+        )
+        head = ["recipe", "framework", f"mean {config.metric} [95 % interval]", "against the published recipe, paired"]
+        head += ["replicates", *full, unit, "given up", "settings"]
         parts.append(
-            "<p>Replicates: other seeds and other labeled subsets, full length, scored on validation. "
-            "The interval covers seeds and subsets only, not the choice of validation images, on which the recipes were also "
-            "selected.</p>"
+            "<p>Replicates: other seeds and other labeled subsets, full length, scored on validation; ranked by the lower end of "
+            "the interval. The interval covers seeds and subsets only, not the choice of validation images, on which the recipes "
+            "were also selected. p: paired t-test over seeds, two-sided, Holm's correction.</p>"
         )
         parts.append(_table(head, rows))
-    if state.tested:
-        scores = ", ".join(
-            f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in state.tested["scores"].items()
-        )
-        parts.append(
-            f"<p>Test split, read once, for the exported student of {html.escape(state.tested['trial'])}: {scores}.</p>"
-        )
+    parts += [f"<p>{html.escape(line)}</p>" for line in tested(state, config)]
     return parts
+
+
+def _full_validation(standing: Standing, metric: str) -> list[str]:
+    """Mean over the replicates on the whole validation split, where the search saw but a budget of it."""
+    values = [r.results[-1]["validation"].get(f"validation_full/{metric}") for r in standing.replicates]
+    known = [value for value in values if value is not None]
+    return [f"{sum(known) / len(known):.3f}"] if known else []
 
 
 def _trials(state: SearchState, space: Space, better: bool) -> list[str]:

@@ -1,4 +1,4 @@
-"""The live line of a search: redrawn on a terminal, printed now and then elsewhere."""
+"""A search as it runs: a compact table on a terminal, a plain line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -6,18 +6,23 @@ import sys
 import time
 from types import TracebackType
 
-from rich.console import Console
-from rich.live import Live
+from rich import live
+from rich.console import Console, Group
+from rich.table import Table
 from rich.text import Text
 
 from stssl.cli.common import duration, errors
+from stssl.search.config import SearchConfig
+from stssl.search.objectives import more_is_better
+from stssl.search.results import by_rung, failures, hours
+from stssl.search.state import SearchState
 from stssl.search.study import Study
 
 QUIET_SECONDS = 15.0  # between two plain lines
 
 
-class LiveLine:
-    """Trials running, stopped, done, failed; the best so far; the time left.
+class Live:
+    """The best so far, trials by rung, failures by cause, what it has cost and the time left.
 
     Args:
         concurrent: How many trials run at a time.
@@ -26,13 +31,15 @@ class LiveLine:
     def __init__(self, concurrent: int) -> None:
         self.concurrent = concurrent
         self.start = time.monotonic()
-        self._next_plain = 0.0
+        self._next = 0.0
         self._said = ""
         self._live = (
-            Live(console=Console(stderr=True), refresh_per_second=4, transient=True) if sys.stderr.isatty() else None
+            live.Live(console=Console(stderr=True), refresh_per_second=2, transient=True)
+            if sys.stderr.isatty()
+            else None
         )
 
-    def __enter__(self) -> LiveLine:
+    def __enter__(self) -> Live:
         if self._live:
             self._live.start()
         return self
@@ -47,39 +54,62 @@ class LiveLine:
         """Show the study as it is now."""
         now = time.monotonic()
         if self._live:
-            self._live.update(Text(self.text(study)))
-        elif now >= self._next_plain:
-            line = self.text(study)
+            if now >= self._next:  # a table of a thousand trials is not made anew at every turn of Ray's loop
+                lines = [Text(part) for part in self.parts(study)]
+                self._live.update(Group(*lines, rungs_table(study.state, study.config)))
+                self._next = now + 0.5
+        elif now >= self._next or (study.stopping and "stopping" not in self._said):
+            line = " | ".join(self.parts(study))
             if line != self._said:
-                errors.print(line)
-                self._said, self._next_plain = line, now + QUIET_SECONDS
+                errors.print(line, markup=False)
+                self._said, self._next = line, now + QUIET_SECONDS
 
-    def text(self, study: Study) -> str:
-        """The line."""
+    def parts(self, study: Study) -> list[str]:
+        """What a line says."""
         state, config = study.state, study.config
-        search = {s: len(state.of_kind("search", s)) for s in ("running", "stopped", "completed", "failed")}  # type: ignore[arg-type]
-        running = min(search["running"], self.concurrent)  # one more waits in Ray's queue
-        ended = search["stopped"] + search["completed"] + search["failed"]
-        parts = [
-            f"{ended}/{config.trials} trials: {running} running, {search['stopped']} stopped, "
-            f"{search['completed']} done" + (f", {search['failed']} failed" if search["failed"] else "")
-        ]
+        search = {s: len(state.of_kind("search", s)) for s in ("running", "paused", "stopped", "completed", "failed")}  # type: ignore[arg-type]
+        running = min(len(state.of_kind("search", "running")), self.concurrent)  # one more waits in Ray's queue
+        counts = [f"{running} running", f"{search['completed']} done"]
+        counts += [f"{search[s]} {s}" for s in ("paused", "stopped") if search[s]]
+        parts = [f"{len(state.of_kind('search'))}/{config.trials} trials: {', '.join(counts)}"]
+        if (causes := failures(state)) and causes:
+            parts.append("failed: " + ", ".join(f"{count} {cause}" for cause, count in causes.items()))
         replicates = state.of_kind("replicate")
         if replicates:
-            done = sum(t.status == "completed" for t in replicates)
-            parts.append(f"{done}/{config.replicates.top * config.replicates.seeds} replicates")
+            done = sum(t.status != "running" for t in replicates)
+            dropped = sum(t.dropped is not None for t in study.chosen())
+            given_up = f", {dropped} recipes given up" if dropped else ""
+            parts.append(f"{done}/{len(study.chosen()) * config.replicates.seeds} replicates{given_up}")
         best = state.best()
         if best:
-            value = best.score if study.more_is_better else -best.score
+            value = best.score if more_is_better(config.metric) else -best.score
             parts.append(f"best {config.metric} {value:.3f} ({best.id}, step {best.step})")
         parts.append(f"{duration(time.monotonic() - self.start)} gone{self._left(study)}")
-        return " | ".join(parts)
+        if study.stopping:
+            parts.append("stopping at the trials' next evaluations; Ctrl-C again: at once")
+        return parts
 
     def _left(self, study: Study) -> str:
         """From the time on record for the steps on record."""
         trials = study.state.trials.values()
-        steps = sum(t.step for t in trials)
+        steps, cost = sum(t.step for t in trials), study.config.resources.cost
+        unit = "GPU hours" if study.config.resources.gpus else "hours of training"
+        spent = hours(study.state, study.config, "search") + hours(study.state, study.config, "replicate")
         if steps == 0:
             return ""
-        seconds = study.remaining_steps() * sum(t.seconds for t in trials) / steps / self.concurrent
-        return f", about {duration(seconds)} left"
+        seconds = study.remaining_steps() * sum(t.seconds for t in trials) / steps
+        left = f", about {duration(seconds / self.concurrent)} left"
+        return f"{left} | {spent:.2f} {unit} spent, about {cost(seconds) / 3600:.2f} to come"
+
+
+def rungs_table(state: SearchState, config: SearchConfig) -> Table:
+    """The trials by rung."""
+    sign = 1 if more_is_better(config.metric) else -1
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    for name in ("rung", "reached", "paused"):
+        table.add_column(name, justify="right")
+    table.add_column(f"best {config.metric}")
+    for rung in by_rung(state, config.ladder):
+        best = "" if rung["best"] is None else f"{sign * rung['best']:.4f}  {rung['trial']}"
+        table.add_row(str(rung["step"]), str(rung["reached"]), str(rung["paused"] or ""), best)
+    return table

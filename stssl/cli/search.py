@@ -1,22 +1,20 @@
-"""`search` and `resume`: the main job, from a search space to an exported student."""
+"""`search`, `resume`, `extend`, `stop`: the life of a search, from a space to an exported student."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from contextlib import ExitStack
+import time
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stssl.cli.common import DryRun, RunFolder, Set, absolute, duration, errors, note_absent, out, resolve_paths
+from stssl.cli import running
+from stssl.cli.common import DryRun, RunFolder, Set, absolute, note_absent, out, resolve_paths
+from stssl.errors import ConfigError
 
 if TYPE_CHECKING:
-    from stssl.data.dataset import Dataset
-    from stssl.search.config import ResourceConfig, SearchConfig
-    from stssl.search.study import Study
+    from stssl.search.config import SearchConfig
 
 Address = Annotated[str | None, typer.Option(help="Of a running Ray cluster. [default: start one on this machine]")]
 Cpus = Annotated[int | None, typer.Option(min=1, help="How many CPUs to use on this machine. [default: all]")]
@@ -32,12 +30,13 @@ def search(
 ) -> None:
     """Search a space: trials with early stopping, replicates of the best, the winner exported, a report.
 
-    Whatever interrupts it, `resume` goes on. Keys for `--set` are those of the file.
+    Ctrl-C stops it when the trials have come to their next evaluation, a second one at once. Whatever interrupts it,
+    `resume` goes on. Keys for `--set` are those of the file.
 
     Example: `python launch.py search search_spaces/demo.yaml --set trials=8 --set recipe.training.steps=120`
     """
     from stssl import config as cfg
-    from stssl.search import asha, run_folder
+    from stssl.search import run_folder
     from stssl.search.config import SearchConfig
 
     config = SearchConfig.read(file, cfg.parse_set(set_))
@@ -46,7 +45,7 @@ def search(
     recipe = space.recipe(space.base_point())
     config = config.model_copy(update={"recipe": recipe.dump()})
     target = (target or Path("runs") / f"{config.name}-{datetime.now():%Y%m%d-%H%M%S}").resolve()
-    ladder = asha.rungs(config.scheduler, recipe.training.steps, recipe.training.eval_interval)
+    ladder = config.ladder
     if dry_run:
         out.print(cfg.dump_yaml(config.dump()), end="", markup=False)
         r = config.resources
@@ -67,7 +66,7 @@ def search(
         )
 
     note_absent(recipe, dataset)
-    _run(target, address, cpus, create, config.resources)
+    running.run(target, address, cpus, config.resources, create)
 
 
 def _absolute_paths(config: SearchConfig) -> SearchConfig:
@@ -84,7 +83,7 @@ def _absolute_paths(config: SearchConfig) -> SearchConfig:
 
 
 def resume(folder: RunFolder, address: Address = None, cpus: Cpus = None) -> None:
-    """Go on with a search after Ctrl-C, a crash or a power cut; no finished trial is lost or run again.
+    """Go on with a search after Ctrl-C, `stop`, a crash or a power cut; no finished trial is lost or run again.
 
     Example: `python launch.py resume runs/demo-20260101-120000`
     """
@@ -92,102 +91,77 @@ def resume(folder: RunFolder, address: Address = None, cpus: Cpus = None) -> Non
 
     config, manifest = run_folder.load(folder)
     run_folder.check_unchanged(config, manifest)
-    _run(folder.resolve(), address, cpus, None, config.resources)
+    running.run(folder.resolve(), address, cpus, config.resources)
 
 
-def _run(
-    folder: Path, address: str | None, cpus: int | None, create: Callable[[], None] | None, resources: ResourceConfig
+def extend(
+    folder: RunFolder,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[SPACE]", help="Another space: a changed copy of the run's search.yaml.")
+    ] = None,
+    set_: Set = [],  # noqa: B006
+    address: Address = None,
+    cpus: Cpus = None,
+    dry_run: DryRun = False,
 ) -> None:
-    """Run what is left of a search, then export, test and report; every part is skipped where it is done.
+    """Search on: more trials, or a changed space. Shows what differs; everything that is on record counts.
 
-    `create` makes the folder of a new search, once it is known that there is a cluster on which a trial fits.
+    Data, metric, base recipe and rungs stay, or results could not be compared. A search that had read the test split reads
+    it again for its new winner, and says so.
+
+    Example: `python launch.py extend runs/demo-20260101-120000 --set trials=32`
     """
-    from stssl.search import ray_environment
-
-    ray_environment.prepare(address)  # before Ray is imported
-
-    from stssl.cli.live import LiveLine
-    from stssl.search import driver, run_folder
+    from stssl import config as cfg
+    from stssl.search import run_folder
+    from stssl.search.config import SearchConfig
     from stssl.search.ledger import Ledger
-    from stssl.search.study import Study
+    from stssl.search.state import SearchState
+    from stssl.training.recipe import Recipe
 
-    with ExitStack() as stack:
-        try:
-            if create is not None:
-                stack.enter_context(driver.cluster(address, cpus))
-                driver.check_resources(resources)
-                create()
-            config, manifest = run_folder.load(folder)
-            space, dataset = run_folder.check(config, str(folder / run_folder.CONFIG))
-            study = Study(config, space, stack.enter_context(Ledger(folder)))
-            if not study.state.finished:
-                study.record("started" if create is not None else "resumed")
-                if study.work_left():
-                    with ExitStack() as running:
-                        if create is None:
-                            running.enter_context(driver.cluster(address, cpus))
-                            driver.check_resources(resources)
-                        running.enter_context(line := LiveLine(driver.capacity(resources)))
-                        driver.run(study, folder, line)
-                _finish(folder, study, manifest, dataset)
-            else:
-                out.print("this search is finished already")
-        except KeyboardInterrupt:
-            errors.print(f"\ninterrupted; nothing is lost. Go on with: python launch.py resume {_shown(folder)}")
-            raise typer.Exit(130) from None
-        _tell(folder, study)
-        if study.state.winner is None:
-            errors.print("[bold red]failed:[/] no replicate ran to its end, so there is nothing to export")
-            raise typer.Exit(1)
-
-
-def _finish(folder: Path, study: Study, manifest: dict[str, Any], dataset: Dataset) -> None:
-    """Export the winner, read the test split once (if there is one), write the report."""
-    from stssl.analysis import report
-    from stssl.export import bundle, winner
-
-    if study.state.winner is None:
-        chosen = winner.choose(study.state)
-        if chosen is not None:
-            study.record("winner", trial=chosen.trial.id)
-    if study.state.winner is not None:
-        winner.export(folder, study.state, folder / "best", study.config.metric)
-        if study.state.tested is None and len(dataset.split.test):
-            scores = bundle.evaluate(folder / "best", None, "test")
-            finite = {name: value for name, value in scores.items() if math.isfinite(value)}  # no positive, no AP
-            study.record("tested", trial=study.state.winner, scores=finite)
-            winner.export(folder, study.state, folder / "best", study.config.metric)  # the card tells the test score
-    report.write(folder, study.config, manifest, study.state)
-    study.record("finished")
-
-
-def _shown(folder: Path) -> Path:
-    """Relative to here where that is shorter to type."""
-    here = Path.cwd()
-    return folder.relative_to(here) if folder.is_relative_to(here) else folder
-
-
-def _tell(folder: Path, study: Study) -> None:
-    """What was found, where everything lies, what to type next."""
-    from stssl.analysis.text import found
-
-    shown = _shown(folder)
-    out.print()
-    for line in found(study.state, study.config):
-        out.print(line, markup=False)
-    out.print(
-        f"\n{duration(sum(t.seconds for t in study.state.trials.values()))} of training on record. Everything is in {shown}:"
-    )
-    if study.state.winner is not None:
+    folder = folder.resolve()
+    _, manifest = run_folder.load(folder)
+    if file is None and not set_:
+        raise ConfigError("extend: nothing to change; say for instance --set trials=64, or give a changed space")
+    source = file or folder / run_folder.CONFIG
+    config = _absolute_paths(SearchConfig.read(source, cfg.parse_set(set_)))
+    space, _ = run_folder.check(config, str(source))
+    config = config.model_copy(update={"recipe": cfg.validate(Recipe, config.recipe, str(source)).dump()})
+    changes = run_folder.differences(manifest["search"], config)
+    run_folder.check_extension(changes, str(source))
+    with Ledger(folder) as ledger:
+        state = SearchState.replay(ledger.events)
+        for key, (before, after) in changes.items():
+            out.print(f"{key}: {before!r} -> {after!r}", markup=False)
+        kept = sum(space.inside(t.recipe) is not None for t in state.of_kind("search"))
         out.print(
-            "  best/            recipe.yaml, student.safetensors (for timm), model.json, README.md (the model card)"
+            f"{kept} of {len(state.of_kind('search'))} trials lie in the space; the others count, but are not learned from"
         )
-    out.print("  report.html      open it in a browser; report.png and trials.parquet hold the same for other uses")
-    out.print("  ledger.jsonl     every event; trials/ holds checkpoints, ray/ Ray Tune's own logs")
-    out.print("\nWhat to type next:")
-    if study.state.winner is not None:
-        out.print(
-            f"  python launch.py train {shown / 'best' / 'recipe.yaml'} --set seed=7      the best recipe again",
-        )
-        out.print(f"  python launch.py evaluate {shown / 'best'}      the exported student on validation")
-    out.print(f"  python launch.py status {shown}      the trials as a table")
+        if dry_run:
+            return
+        run_folder.extend(folder, config, manifest, changes)
+        ledger.append("extended", changes={key: list(pair) for key, pair in changes.items()})
+    running.run(folder, address, cpus, config.resources)
+
+
+def stop(
+    folder: RunFolder,
+    wait: Annotated[bool, typer.Option(help="Wait until the driver has stopped.")] = True,
+) -> None:
+    """Stop a search from anywhere that sees its folder: trials go on to their next evaluation and are kept.
+
+    Example: `python launch.py stop runs/demo-20260101-120000`
+    """
+    from stssl.search import ledger, run_folder
+
+    run_folder.load(folder)
+    if not ledger.locked(folder):
+        out.print(f"no driver is at work in {folder}; nothing to stop")
+        return
+    (folder / run_folder.STOP).touch()
+    if not wait:
+        out.print("the driver stops when its trials have come to their next evaluations")
+        return
+    out.print("waiting for the trials to come to their next evaluations (Ctrl-C: do not wait)")
+    while ledger.locked(folder):
+        time.sleep(0.2)
+    out.print(f"stopped; go on with: python launch.py resume {folder}")

@@ -21,16 +21,18 @@ def status(
     Example: `python launch.py status runs/demo-20260101-120000`
     """
     from stssl.analysis.text import found, settings
+    from stssl.cli.live import rungs_table
     from stssl.search import ledger, results, run_folder
+    from stssl.search.objectives import more_is_better
     from stssl.search.state import SearchState
 
     config, _ = run_folder.load(folder)
     path = folder / ledger.NAME
     state = SearchState.replay(ledger.read(path) if path.exists() else [])
     if as_json:
-        print(json.dumps(results.summary(state, config.trials, config.metric)))
+        print(json.dumps(results.summary(state, config)))
         return
-    sign = 1 if results.more_is_better(config.metric) else -1
+    sign = 1 if more_is_better(config.metric) else -1
     table = Table(box=None, pad_edge=False)
     for name in ("trial", "status", "step", config.metric, "time", "settings, or why it failed"):
         table.add_column(name, justify="right" if name in ("step", config.metric, "time") else "left")
@@ -40,7 +42,11 @@ def status(
         table.add_row(t.id, t.status, str(t.step), score, duration(t.seconds), escape(last))
     out.print(table)
     out.print()
+    out.print(rungs_table(state, config))
+    out.print()
     for line in found(state, config):
         out.print(line, markup=False)
     if not state.finished:
-        out.print(f"\nnot finished; if no driver is at work: python launch.py resume {folder}")
+        at_work = ledger.locked(folder)
+        now, what = ("a driver is at work; stop it", "stop") if at_work else ("no driver is at work; go on", "resume")
+        out.print(f"\nnot finished; {now} with: python launch.py {what} {folder}")

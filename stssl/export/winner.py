@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 from stssl.data.dataset import Dataset
 from stssl.errors import CheckpointError, RunError, did_you_mean
 from stssl.export import bundle
-from stssl.search.replicate import Standing, standings
-from stssl.search.results import interval, more_is_better, test_score
+from stssl.search.objectives import HOLDOUT, more_is_better
+from stssl.search.replicate import Standing, baseline, paired, standings
+from stssl.search.results import interval, test_score
 from stssl.search.state import SearchState, TrialState
 from stssl.training import checkpoint
+from stssl.training.deployed import load as deployed_network
 from stssl.training.recipe import Recipe
 from stssl.training.trainer import Trainer
 
 
 def choose(state: SearchState) -> Standing | None:
-    """The replicated recipe with the best mean validation score; None when no replicate completed."""
+    """The replicated recipe that has proven most (see `standings`); None when no replicate completed."""
     return next(iter(standings(state)), None)
 
 
@@ -37,6 +41,40 @@ def _best_at_hand(run: Path, standing: Standing) -> TrialState:
         f"{run / 'trials'}: the weights of all replicates of {standing.trial.id} are gone or damaged; train the recipe again: "
         f"status --json names its settings, and {run / 'search.yaml'} the base recipe"
     )
+
+
+def test(run: Path, state: SearchState, metric: str) -> dict[str, Any]:
+    """Read the test split: the exported student, and all replicates of the winner and of the published recipe.
+
+    Returns:
+        The fields of the event `tested`: scores of the exported student; of each replicate by its name; and the paired
+        difference of the winner to the published recipe, in the metric's own sign.
+    """
+    scores = bundle.evaluate(run / "best", None, "test")
+    base = baseline(state)
+    tested = [s for s in standings(state) if s.trial.id == state.winner or (base is not None and s.trial.id == base.id)]
+    found: dict[str, dict[str, float]] = {}
+    for standing in tested:
+        found[standing.trial.id] = {}
+        for replicate in standing.replicates:
+            try:
+                deployed, correction = deployed_network(run / "trials" / replicate.id)
+            except CheckpointError:
+                continue  # damaged on disk: what is left has to do
+            value = deployed.evaluate("test", correction).get(metric.removeprefix(HOLDOUT), math.nan)
+            if math.isfinite(value):  # average precision is not defined without a positive
+                found[standing.trial.id][replicate.id] = value
+    fields: dict[str, Any] = {"trial": state.winner, "scores": {k: v for k, v in scores.items() if math.isfinite(v)}}
+    fields["replicates"] = found
+    if base is not None and base.id in found and base.id != state.winner:
+        winner, published = (
+            {int(name.rpartition("-r")[2]): value for name, value in found[str(trial)].items()}
+            for trial in (state.winner, base.id)
+        )
+        gain, half, p = paired(winner, published)
+        if math.isfinite(gain):
+            fields |= {"published": base.id, "gain": gain, "gain_half": half, "p": p}
+    return fields
 
 
 def export(run: Path, state: SearchState, folder: Path, metric: str, trial: str | None = None) -> TrialState:

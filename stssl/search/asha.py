@@ -1,25 +1,35 @@
-"""Asynchronous successive halving, stopping variant (Li et al., MLSys 2020), as a pure decision."""
+"""Successive halving as pure decisions over the state of a search: who goes on, who waits, who is stopped.
+
+Li et al., "A System for Massively Parallel Hyperparameter Tuning" (MLSys 2020), and Hyperband (Li et al., JMLR 2018). Of the
+n trials that were judged at a rung, about one in η (`reduction_factor`) trains on to the next. A trial that failed on its way
+to a rung was judged there too, as the worst; one that failed later leaves its place to the next in line.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 from pydantic import Field
 
 from stssl.config import Config
 from stssl.errors import ConfigError
-from stssl.search.state import SearchState
+from stssl.search.state import TrialState, ranked
 
 
 class SchedulerConfig(Config):
-    """Which trials are stopped early.
+    """Which trials train on, and how far.
 
-    `grace_steps` is the first rung; each further rung is `reduction_factor` times as long, and about one in
-    `reduction_factor` trials goes on. `name: none` trains every trial to the end.
+    Attributes:
+        name: `asha` pauses each trial at each rung and promotes the best, so nobody goes on without evidence.
+            `asha_stopping` lets a trial go on until enough others have done better at a rung that it passed.
+            `hyperband` is `asha` in several brackets, whose first rung is a later one each. `none` trains all in full.
+        grace_steps: The first rung.
+        reduction_factor: Each further rung is so many times as long.
     """
 
-    name: Literal["asha", "none"] = "asha"
+    name: Literal["asha", "asha_stopping", "hyperband", "none"] = "asha"
     grace_steps: int = Field(2_000, ge=1)
     reduction_factor: int = Field(3, ge=2, le=16)
 
@@ -55,29 +65,138 @@ def rungs(config: SchedulerConfig, steps: int, eval_interval: int) -> list[int]:
     return [*lengths, steps]
 
 
-def decide(state: SearchState, trial: str, step: int, score: float, config: SchedulerConfig, ladder: list[int]) -> str:
-    """Whether a search trial goes on after a result.
-
-    Of the n trials that reached a rung (this one among them), ceil(n / reduction_factor) may go on. A trial goes on while
-    fewer than that are better, or equal and gone on already: equals fill the free places in the order of
-    their arrival, and do not all pass. The rung is read from the state, so a search that is rebuilt
-    from its ledger decides as if it had never been away.
+class Scheduler:
+    """The decisions of one search.
 
     Args:
-        state: The search before this result.
-        trial: The trial's name.
-        step: The step of the result.
-        score: Its score, finite, more is better.
-        config: The scheduler.
+        config: Which rule.
         ladder: The rungs.
-
-    Returns:
-        `continue`, `stop` or `complete`.
     """
-    if step >= ladder[-1]:
-        return "complete"
-    if step not in ladder or config.name == "none":
-        return "continue"
-    others = [t for t in state.of_kind("search") if t.id != trial and step in t.scores]
-    ahead = sum(t.scores[step] > score or (t.scores[step] == score and not t.ended_at(step)) for t in others)
-    return "continue" if ahead < math.ceil((len(others) + 1) / config.reduction_factor) else "stop"
+
+    def __init__(self, config: SchedulerConfig, ladder: list[int]) -> None:
+        self.config, self.ladder, self.factor = config, ladder, config.reduction_factor
+        halvings = range(len(ladder) - 1, -1, -1) if config.name == "hyperband" else [len(ladder) - 1]
+        # Hyperband's bracket with s halvings holds (s_max + 1) / (s + 1) η^s trials (its algorithm 1, line 3)
+        weights = [self.factor**s / (s + 1) for s in halvings]
+        self._shares = [weight / sum(weights) for weight in weights]
+
+    @property
+    def brackets(self) -> list[list[int]]:
+        """The rungs of each bracket, the full length included."""
+        return [self.ladder[b:] for b in range(len(self._shares))]
+
+    def next_bracket(self, trials: list[TrialState]) -> int:
+        """The bracket of a new trial: the one that lacks most to its share."""
+        lacks = [share * (len(trials) + 1) for share in self._shares]
+        for trial in trials:
+            lacks[trial.bracket] -= 1
+        return lacks.index(max(lacks))
+
+    def decide(self, trials: list[TrialState], trial: TrialState) -> str:
+        """Whether a trial goes on after its last result.
+
+        Args:
+            trials: All search trials, this one with that result.
+            trial: This one.
+
+        Returns:
+            `continue`, `pause`, `stop` or `complete`.
+        """
+        rungs = self.brackets[trial.bracket]
+        mine = [t for t in trials if t.bracket == trial.bracket]
+        if trial.step >= rungs[-1]:
+            return "complete"
+        if self.config.name == "asha_stopping":
+            # at every rung it has passed, at every result: or those who came early would never be measured
+            passed = [rung for rung in rungs if rung <= trial.step]
+            return "continue" if all(self._has_a_place(mine, trial, rungs, rung) for rung in passed) else "stop"
+        if trial.step not in rungs:
+            return "continue"
+        return "continue" if trial in self._best(mine, rungs, trial.step, math.floor) else "pause"
+
+    def promotion(self, trials: list[TrialState], more: bool) -> TrialState | None:
+        """The paused trial to train on: the best of the highest rung where one is due.
+
+        A rung that nobody can reach any more, since no trial is to come and none below it runs or is due, is closed: of its n
+        trials ceil(n/η) train on where otherwise floor(n/η) do. So a search ends with trials of the full length.
+
+        Args:
+            trials: All search trials.
+            more: New ones are still to come.
+        """
+        due: TrialState | None = None
+        if self.config.name not in ("asha", "hyperband"):
+            return None
+        for bracket, rungs in enumerate(self.brackets):
+            mine = [t for t in trials if t.bracket == bracket]
+            running = [t.step for t in mine if t.status == "running"]
+            closed = not more
+            for rung in rungs[:-1]:
+                closed = closed and not any(step < rung for step in running)
+                best = self._best(mine, rungs, rung, math.ceil if closed else math.floor)
+                waiting = next((t for t in best if t.status == "paused" and t.step == rung), None)
+                if waiting is not None:
+                    closed = False  # it will reach the rungs above
+                    if due is None or rung >= due.step:
+                        due = waiting
+        return due
+
+    def hopeless(self, trials: list[TrialState], planned: int) -> list[TrialState]:
+        """Paused trials that will hardly be promoted: at least as many others are ahead as places can open.
+
+        They can be all the same, when some of those ahead fail; without weights they are then trained from the start.
+
+        Args:
+            trials: All search trials.
+            planned: How many there are to be.
+        """
+        found: list[TrialState] = []
+        for bracket, rungs in enumerate(self.brackets):
+            mine = [t for t in trials if t.bracket == bracket]
+            most = max(math.ceil(planned * self._shares[bracket]), len(mine))  # that may come to this rung
+            for rung in rungs[:-1]:
+                places = math.ceil(most / self.factor)
+                order = ranked((t for t in mine if rung in t.scores and t.status != "failed"), rung)
+                found += [t for t in order[places:] if t.status == "paused" and t.step == rung]
+                most = max(places, sum(t.step > rung for t in mine))
+        return found
+
+    def remaining_steps(self, trials: list[TrialState], new: int) -> float:
+        """Steps that trials will take from now on, if at each rung one in η goes on.
+
+        Args:
+            trials: All search trials.
+            new: How many are still to come.
+        """
+        left = 0.0
+        for bracket, rungs in enumerate(self.brackets):
+            mine = [t for t in trials if t.bracket == bracket]
+            expected = len(mine) + new * self._shares[bracket]
+            for start, end in zip([0, *rungs], rungs, strict=False):
+                done = sum(min(max(0, t.step - start), end - start) for t in mine if t.status != "failed")
+                done += sum((end - start) * (t.step >= start) for t in mine if t.status == "failed")
+                running = sum(end - max(start, t.step) for t in mine if t.status == "running" and start <= t.step < end)
+                left += max(running, expected * (end - start) - done)
+                expected = max(expected / self.factor, sum(t.step > end for t in mine))
+        return left
+
+    def _has_a_place(self, trials: list[TrialState], trial: TrialState, rungs: list[int], rung: int) -> bool:
+        """Whether a trial is among the best ceil(n/η) of a rung; equals that were stopped leave it their places."""
+        order, count = self._judged(trials, rungs, rung)
+        own = (trial.scores[rung], trial.second.get(rung))
+        order = [t for t in order if t.status != "stopped" or (t.scores[rung], t.second.get(rung)) != own]
+        return trial in order[: math.ceil(count / self.factor)]
+
+    def _best(
+        self, trials: list[TrialState], rungs: list[int], rung: int, rounding: Callable[[float], int]
+    ) -> list[TrialState]:
+        """Those of the trials judged at a rung that train on, best first."""
+        order, count = self._judged(trials, rungs, rung)
+        return order[: rounding(count / self.factor)]
+
+    def _judged(self, trials: list[TrialState], rungs: list[int], rung: int) -> tuple[list[TrialState], int]:
+        """The trials that may have a place at a rung, best first, and how many were judged there."""
+        below = max((r for r in rungs if r < rung), default=0)
+        scored = [t for t in trials if rung in t.scores]
+        failed = sum(t.status == "failed" and t.fault != "infrastructure" and below <= t.step < rung for t in trials)
+        return ranked((t for t in scored if t.status != "failed"), rung), len(scored) + failed

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from stssl import config as cfg
 from stssl.errors import ConfigError
-from stssl.search.asha import SchedulerConfig
+from stssl.search.asha import SchedulerConfig, rungs
 from stssl.search.parameter import Parameter
 from stssl.search.sampler import SamplerConfig
 from stssl.search.space import Space
@@ -17,18 +17,35 @@ from stssl.training.recipe import PLUGINS, Recipe, on_base, read_data
 
 
 class ReplicateConfig(cfg.Config):
-    """The `top` recipes are trained again in full, each with `seeds` seeds and labeled subsets of their own."""
+    """The `top` recipes and the base recipe are trained again in full, with `seeds` seeds and labeled subsets.
+
+    From the fourth seed on, those that a paired test shows to be weaker are given up.
+    """
 
     top: int = Field(2, ge=1, le=100)
     seeds: int = Field(3, ge=2, le=100)
 
 
 class ResourceConfig(cfg.Config):
-    """What one trial takes, and how often it is tried again when its worker or node dies."""
+    """What one trial takes, and how often it is tried again.
+
+    Attributes:
+        cpus: Threads of its training.
+        gpus: A part of one, or several.
+        retries: How often it goes on after its worker, node or disk failed.
+        code_retries: How often it goes on after it raised or hung; another time it is given up.
+        hang_minutes: A training step or an evaluation that takes longer hangs.
+    """
 
     cpus: int = Field(1, ge=1)
     gpus: float = Field(0, ge=0)
     retries: int = Field(2, ge=0)
+    code_retries: int = Field(0, ge=0)
+    hang_minutes: float = Field(60, gt=0)
+
+    def cost(self, seconds: float) -> float:
+        """What so many seconds of a trial cost: GPU seconds, or seconds where trials have no GPU."""
+        return seconds * (self.gpus or 1)
 
 
 class SearchConfig(cfg.Config):
@@ -36,20 +53,29 @@ class SearchConfig(cfg.Config):
 
     Attributes:
         name: Names the run folder.
-        metric: What is optimised, on validation; see `stssl.training.evaluate.METRICS`.
+        metric: What is optimised, on validation; see `stssl.training.evaluate.METRICS`. `holdout/` before it: on the
+            region and the months that are held out.
+        second_metric: A second objective; the search then looks for the Pareto front, and the best replicated recipe is
+            still the best by `metric`.
         trials: How many recipes are tried.
+        budget_hours: No new trial once all have cost so many GPU hours (hours of training where trials have no GPU);
+            what has begun goes on, and replicates come on top.
         recipe: The base recipe: inline, or the path of a file beside this one. It is the first point.
         points: More first points: dotted keys and values, where what is missing comes from the base recipe; or, in the
             file, the path of a recipe that differs from the base recipe in what is searched alone.
+        warm_start: Run folders of earlier searches on the same data, whose trials the sampler is told of.
         space: Dotted recipe key to choice, uniform, loguniform or int.
         note: Printed with the results, for instance what they do not show.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     metric: str = "accuracy"
+    second_metric: str | None = None
     trials: int = Field(32, ge=1, le=100_000)
+    budget_hours: float | None = Field(None, gt=0)
     recipe: dict[str, Any]
     points: tuple[dict[str, Any], ...] = ()
+    warm_start: tuple[str, ...] = ()
     space: dict[str, Parameter]
     scheduler: SchedulerConfig = SchedulerConfig()
     sampler: SamplerConfig = SamplerConfig()
@@ -84,6 +110,12 @@ class SearchConfig(cfg.Config):
         space = Space(config.space, cfg.validate(Recipe, config.recipe, f"{path}: recipe").dump(), str(path))
         read = {i: space.point_of(Recipe.read(path.parent / p), f"points[{i}]: {p}") for i, p in named.items()}
         return config.model_copy(update={"points": tuple(read.get(i, p) for i, p in enumerate(config.points))})
+
+    @property
+    def ladder(self) -> list[int]:
+        """The rungs; the last one is the full length."""
+        training = Recipe.model_validate(self.recipe).training
+        return rungs(self.scheduler, training.steps, training.eval_interval)
 
     def dump(self) -> dict[str, Any]:
         """As plain data for YAML; reading it back gives the same search."""

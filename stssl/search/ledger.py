@@ -18,13 +18,16 @@ from filelock import FileLock, Timeout
 
 from stssl.errors import RunError
 
-NAME = "ledger.jsonl"
+NAME, LOCK = "ledger.jsonl", "driver.lock"
 Event = dict[str, Any]
 KEYS: dict[str, tuple[str, ...]] = {  # what the state cannot do without
     "created": ("trial", "kind", "params", "recipe", "time"),
     "result": ("trial", "step", "score", "decision", "seconds", "time"),
     "failed": ("trial", "reason", "time"),
     "lost": ("trial",),
+    "promoted": ("trial",),
+    "dropped": ("trial", "round", "reason"),
+    "imported": ("trial", "params", "scores", "status"),
     "winner": ("trial",),
     "tested": ("trial", "scores"),
 }
@@ -37,6 +40,17 @@ def read(path: Path | str) -> list[Event]:
         RunError: The file is missing, or damaged before its last line.
     """
     return _parse(Path(path))[0]
+
+
+def locked(run: Path) -> bool:
+    """Whether a driver is at work in a run folder."""
+    lock = FileLock(run / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
 
 
 def _parse(path: Path) -> tuple[list[Event], int]:
@@ -78,7 +92,7 @@ class Ledger:
 
     def __init__(self, run: Path) -> None:
         self.path = run / NAME
-        self._lock = FileLock(run / "driver.lock")
+        self._lock = FileLock(run / LOCK)
         try:
             run.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)

@@ -21,17 +21,18 @@ from stssl import config as cfg
 from stssl.data import shards
 from stssl.data.dataset import Dataset
 from stssl.data.schema import Card
-from stssl.errors import CheckpointError, ConfigError, DataError, RunError, StsslError, did_you_mean
+from stssl.errors import CheckpointError, ConfigError, DataError, RunError, StsslError
 from stssl.files import write_text
-from stssl.search import asha
+from stssl.search.asha import rungs
 from stssl.search.config import SearchConfig
+from stssl.search.objectives import Objectives
 from stssl.search.space import Space
-from stssl.training.evaluate import METRICS
 from stssl.training.parts import algorithm_of
-from stssl.training.recipe import Recipe
+from stssl.training.recipe import WARMUPS, Recipe
 from stssl.training.trainer import Trainer
 
 CONFIG, MANIFEST = "search.yaml", "manifest.json"
+STOP = "stop"  # a file by which `stop` reaches the driver, wherever that runs
 VERIFY_BYTES = 2 << 30  # up to this size a resumed search reads its shards again to see that they are the same
 
 
@@ -51,7 +52,7 @@ def check(config: SearchConfig, source: str) -> tuple[Space, Dataset]:
     base = cfg.validate(Recipe, config.recipe, f"{source}: recipe")
     space = Space(config.space, base.dump(), source)
     try:
-        asha.rungs(config.scheduler, base.training.steps, base.training.eval_interval)
+        ladder = rungs(config.scheduler, base.training.steps, base.training.eval_interval)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
     try:
@@ -59,13 +60,13 @@ def check(config: SearchConfig, source: str) -> tuple[Space, Dataset]:
         Trainer(base, dataset)  # builds the networks: weights that cannot be had show here, not in every trial
     except (CheckpointError, ConfigError) as error:
         raise type(error)(f"{source}: recipe: {error}") from None
-    known = METRICS[dataset.task]
-    if config.metric not in known:
-        raise ConfigError(
-            f"{source}: metric: '{config.metric}' is no metric of this data; {did_you_mean(config.metric, known)}"
-        )
+    try:
+        Objectives(config.metric, config.second_metric).check(dataset.task, len(dataset.split.holdout))
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from None
 
-    def fits_data(recipe: Recipe) -> None:
+    def fits(recipe: Recipe) -> None:
+        _check_warmups(recipe, ladder)
         algorithm_of(recipe, dataset)
         if recipe.data.bands != base.data.bands:
             Dataset(recipe.data, dataset.store)
@@ -75,16 +76,32 @@ def check(config: SearchConfig, source: str) -> tuple[Space, Dataset]:
             f"{source}: framework: only metadata_input can occur, which trains no network that sees the image alone, so "
             "there would be nothing to replicate or export; set or search plain or teacher_student"
         )
-    space.base_point()
+    fits(space.recipe(space.base_point()))
     for number, values in enumerate(config.points):
         point = space.point(values, f"points[{number}]")
         try:
-            fits_data(space.recipe(point))
+            fits(space.recipe(point))
         except StsslError as error:
             fault = str(error).removeprefix(f"{source}: ")
             raise ConfigError(f"{source}: points[{number}]: does not work: {fault}") from None
-    space.check(fits_data)
+    space.check(fits)
     return space, dataset
+
+
+def _check_warmups(recipe: Recipe, ladder: list[int]) -> None:
+    """Refuse a recipe that would be judged before it has warmed up.
+
+    Raises:
+        ConfigError: Names the key, and the rung.
+    """
+    for key in WARMUPS:
+        part, name = key.split(".")
+        steps = getattr(getattr(recipe, part), name, 0)
+        if len(ladder) > 1 and steps > ladder[0]:
+            raise ConfigError(
+                f"{key} {steps}: lasts beyond scheduler.grace_steps {ladder[0]}, where trials are first compared; shorten it, "
+                "or raise grace_steps"
+            )
 
 
 def check_free(folder: Path) -> None:
@@ -155,6 +172,45 @@ def load(folder: Path) -> tuple[SearchConfig, dict[str, Any]]:
     return SearchConfig.read(folder / CONFIG), manifest
 
 
+def differences(before: dict[str, Any], config: SearchConfig) -> dict[str, tuple[Any, Any]]:
+    """Dotted key to the values of two searches, where they differ."""
+    was, now = cfg.flatten(before), cfg.flatten(config.dump())
+    return {key: (was.get(key), now.get(key)) for key in {**was, **now} if was.get(key) != now.get(key)}
+
+
+_NEVER_MATTERS = ("resources.", "note", "recipe.data.shards", "recipe.data.residency")
+_MAY_BE_EXTENDED = ("trials", "budget_hours", "points", "space.", "constraints", "sampler.", "replicates.")
+
+
+def check_extension(changes: dict[str, tuple[Any, Any]], source: str) -> None:
+    """Refuse to go on with a search whose results would not be comparable.
+
+    Raises:
+        ConfigError: Names the key.
+    """
+    for key, (was, now) in changes.items():
+        if not key.startswith((*_NEVER_MATTERS, *_MAY_BE_EXTENDED)):
+            raise ConfigError(
+                f"{source}: {key} is {was!r} in the search so far and {now!r} here, which would mix results that cannot be "
+                "compared; put it back, or start a new search, with this one in its warm_start where that fits"
+            )
+
+
+def extend(folder: Path, config: SearchConfig, manifest: dict[str, Any], changes: dict[str, tuple[Any, Any]]) -> None:
+    """Write another search into a run folder.
+
+    Args:
+        folder: The run folder.
+        config: The search from now on.
+        manifest: That of the folder; it keeps what the search was before.
+        changes: From `differences`.
+    """
+    entry = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "changes": {k: list(v) for k, v in changes.items()}}
+    manifest = {**manifest, "search": config.dump(), "extended": [*manifest.get("extended", []), entry]}
+    write_text(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    write_text(folder / CONFIG, cfg.dump_yaml(config.dump()))
+
+
 def check_unchanged(config: SearchConfig, manifest: dict[str, Any]) -> None:
     """Refuse to go on with another search, or with shards other than those that this one began with.
 
@@ -163,12 +219,11 @@ def check_unchanged(config: SearchConfig, manifest: dict[str, Any]) -> None:
         DataError: The shards differ; names them.
     """
     folder = cfg.validate(Recipe, config.recipe, f"{CONFIG}: recipe").data.shards
-    began_as, is_now = cfg.flatten(manifest["search"]), cfg.flatten(config.dump())
-    for key in {**began_as, **is_now}:
-        if began_as.get(key) != is_now.get(key) and not key.startswith(("resources.", "note", "recipe.data.shards")):
+    for key, (was, now) in differences(manifest["search"], config).items():
+        if not key.startswith(_NEVER_MATTERS):
             raise RunError(
-                f"{CONFIG}: {key} was {began_as.get(key)!r} when the search began and is {is_now.get(key)!r} now, which "
-                "would mix results that cannot be compared; put it back, or start a new search"
+                f"{CONFIG}: {key} was {was!r} when the search began and is {now!r} now, which would mix results; put it "
+                "back, and say what is to change with: python launch.py extend"
             )
     card = shards.read_card(folder)
     began, now = manifest["data"]["fingerprint"], card.fingerprint

@@ -196,6 +196,13 @@ class Space:
                 )
         return point
 
+    def inside(self, recipe: dict[str, Any]) -> dict[str, Any] | None:
+        """A recipe of another search as a point of this space; None if it lies outside, or is of another version."""
+        try:
+            return self.point_of(Recipe.model_validate(recipe), "recipe")
+        except ValueError:  # ConfigError and pydantic's own are of its kind
+            return None
+
     def check(self, extra: Callable[[Recipe], None] = lambda recipe: None, draws: int = 200) -> None:
         """Check every value of every choice, both ends of every range, and some random draws.
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from stssl.search.ledger import Event
 
-Status = Literal["running", "stopped", "completed", "failed"]
+Status = Literal["running", "paused", "stopped", "completed", "failed"]
+_AFTER: dict[str, Status] = {"pause": "paused", "stop": "stopped", "complete": "completed"}
 
 
 @dataclass
@@ -19,24 +21,41 @@ class TrialState:
         kind: `search`, or `replicate` of the trial `of`.
         params: The searched values, dotted key to value.
         recipe: The full recipe as plain data.
+        by: How the sampler came to it.
+        bracket: Of Hyperband: how many rungs it skips.
+        status: `paused` waits at a rung and may be promoted later; `stopped` never goes on.
         scores: Step to score; more is better whatever the metric.
+        second: Step to score by the second objective, if there is one.
+        arrived: Step to the number of that result among all results and failures of the ledger.
         results: The raw result events, oldest first.
-        reason: Why it was stopped or failed.
+        seconds: Training and evaluation time on record.
+        reason: Why it was paused, stopped or failed.
+        fault: Of a failed one: `diverged`, `raised`, `out_of_memory`, `hung`, `silent` or `infrastructure`.
+        failed_at: The number of the failure, as in `arrived`.
         lost: How often its worker or node died.
+        raised: How often it raised or hung and was tried again.
+        dropped: The event by which a replicated recipe was given up.
     """
 
     id: str
     kind: Literal["search", "replicate"]
     params: dict[str, Any]
     recipe: dict[str, Any]
-    created: float
     of: str | None = None
+    by: dict[str, Any] = field(default_factory=dict)
+    bracket: int = 0
     status: Status = "running"
     scores: dict[int, float] = field(default_factory=dict)
+    second: dict[int, float] = field(default_factory=dict)
+    arrived: dict[int, int] = field(default_factory=dict)
     results: list[Event] = field(default_factory=list)
+    seconds: float = 0.0
     reason: str = ""
+    fault: str = ""
+    failed_at: int | None = None
     lost: int = 0
-    ended: float | None = None
+    raised: int = 0
+    dropped: Event | None = None
 
     @property
     def step(self) -> int:
@@ -46,16 +65,24 @@ class TrialState:
     @property
     def score(self) -> float:
         """The score at the last result; -inf before the first."""
-        return self.scores[self.step] if self.results else float("-inf")
+        return self.scores[self.step] if self.results else -math.inf
 
-    @property
-    def seconds(self) -> float:
-        """Training and evaluation time on record."""
-        return sum(result["seconds"] for result in self.results)
+    def take(self, result: Event, number: int) -> None:
+        """Add a result, the ledger's `number`-th."""
+        step = result["step"]
+        self.results.append(result)
+        self.scores[step], self.arrived[step] = result["score"], number
+        if "second" in result:
+            self.second[step] = result["second"]
+        self.seconds += result["seconds"]
 
-    def ended_at(self, step: int) -> bool:
-        """Whether it was stopped at this step."""
-        return self.status == "stopped" and self.step == step
+    def after(self, result: Event, number: int) -> TrialState:
+        """The trial as it would be after a result."""
+        copy = replace(
+            self, scores={**self.scores}, second={**self.second}, arrived={**self.arrived}, results=[*self.results]
+        )
+        copy.take(result, number)
+        return copy
 
     @property
     def deployable(self) -> bool:
@@ -65,14 +92,29 @@ class TrialState:
 
 @dataclass
 class SearchState:
-    """All trials of a search in the order of their creation, and how far the search has come."""
+    """All trials of a search in the order of their creation, and how far the search has come.
+
+    Attributes:
+        imported: Trials of other searches, which only the sampler hears of.
+        sequence: How many results and failures there are.
+        losses: Trials lost to the machine since the last result.
+        exhausted: The space has no point left.
+        started: A driver has begun.
+        extended: The search was changed on its way.
+        tests: How often the test split was read.
+    """
 
     trials: dict[str, TrialState] = field(default_factory=dict)
+    imported: list[TrialState] = field(default_factory=list)
+    sequence: int = 0
     winner: str | None = None
     tested: Event | None = None
+    tests: int = 0
     finished: bool = False
     losses: list[str] = field(default_factory=list)
     exhausted: bool = False
+    started: bool = False
+    extended: bool = False
 
     @classmethod
     def replay(cls, events: Iterable[Event]) -> SearchState:
@@ -85,38 +127,64 @@ class SearchState:
     def apply(self, event: Event) -> None:
         """Take in one event; kinds that say nothing about trials are passed over."""
         kind = event["event"]
-        if kind in ("result", "failed", "lost") and event["trial"] not in self.trials:
-            return  # the user deleted the damaged line that created it
-        if kind == "created":
+        if kind in _OF_A_TRIAL:
+            trial = self.trials.get(event["trial"])
+            if trial is not None:  # else the user deleted the damaged line that created it
+                self._apply_to(trial, kind, event)
+        elif kind == "created":
             self.trials[event["trial"]] = TrialState(
-                event["trial"], event["kind"], event["params"], event["recipe"], event["time"], event.get("of")
-            )
-        elif kind == "result":
-            trial = self.trials[event["trial"]]
-            trial.results.append(event)
-            trial.scores[event["step"]] = event["score"]
-            if event["decision"] != "continue":
-                trial.status = "stopped" if event["decision"] == "stop" else "completed"
-                trial.reason, trial.ended = event.get("reason", ""), event["time"]
-            self.losses = []
-        elif kind == "lost":
-            self.trials[event["trial"]].lost += 1
-            self.losses.append(event["trial"])
+                event["trial"], event["kind"], event["params"], event["recipe"], event.get("of"),
+                event.get("by", {}), event.get("bracket", 0),
+            )  # fmt: skip
+        elif kind == "imported":
+            self._import(event)
+        elif kind == "started":
+            self.started = True
         elif kind == "resumed":  # somebody looked after the machine: count anew
             self.losses = []
             for trial in self.trials.values():
                 trial.lost = 0
-        elif kind == "failed":
-            trial = self.trials[event["trial"]]
-            trial.status, trial.reason, trial.ended = "failed", event["reason"], event["time"]
+        elif kind == "extended":
+            self.finished, self.exhausted, self.winner, self.tested = False, False, None, None
+            self.extended = True
         elif kind == "winner":
             self.winner = event["trial"]
         elif kind == "tested":
-            self.tested = event
+            self.tested, self.tests = event, self.tests + 1
         elif kind == "exhausted":
             self.exhausted = True
         elif kind == "finished":
             self.finished = True
+
+    def _apply_to(self, trial: TrialState, kind: str, event: Event) -> None:
+        if kind == "result":
+            self.sequence += 1
+            trial.take(event, self.sequence)
+            if event["decision"] != "continue":
+                trial.status, trial.reason = _AFTER[event["decision"]], event.get("reason", "")
+            self.losses = []
+        elif kind == "promoted":
+            trial.status, trial.reason = "running", ""
+        elif kind == "failed":
+            self.sequence += 1
+            trial.status, trial.reason = "failed", event["reason"]
+            trial.fault, trial.failed_at = event.get("kind", "raised"), self.sequence
+        elif kind == "lost":
+            if event.get("kind", "infrastructure") == "infrastructure":
+                trial.lost += 1
+                self.losses.append(trial.id)
+            else:
+                trial.raised += 1
+        elif kind == "dropped":
+            trial.dropped = event
+
+    def _import(self, event: Event) -> None:
+        scores = {int(step): score for step, score in event["scores"].items()}
+        trial = TrialState(event["trial"], "search", event["params"], {}, status=event["status"])
+        trial.scores, trial.arrived = scores, dict.fromkeys(scores, 0)
+        trial.second = {int(step): score for step, score in event.get("second", {}).items()}
+        trial.fault, trial.failed_at = event.get("kind", ""), 0 if event["status"] == "failed" else None
+        self.imported.append(trial)
 
     def of_kind(self, kind: str, *statuses: Status) -> list[TrialState]:
         """Trials of a kind, in these states if any are given."""
@@ -127,6 +195,51 @@ class SearchState:
         return sum(t.status == status for t in self.trials.values())
 
     def best(self) -> TrialState | None:
-        """The search trial that got furthest, among those the one with the best score, the first on a tie."""
-        scored = [t for t in self.of_kind("search") if t.results and t.status != "failed"]
-        return max(scored, key=lambda t: (t.step, t.score), default=None)
+        """The search trial that got furthest, among those the best ranked, the first on a tie."""
+        return next(iter(furthest(t for t in self.of_kind("search") if t.status != "failed")), None)
+
+
+_OF_A_TRIAL = ("result", "promoted", "failed", "lost", "dropped")
+
+
+def ranked(trials: Iterable[TrialState], step: int) -> list[TrialState]:
+    """Trials by their scores at a step, best first; of equals the one that arrived first.
+
+    With two objectives by Pareto front, within a front by the first objective (non-dominated sorting, Deb et al. 2002).
+    """
+    left = sorted(trials, key=lambda t: (-t.scores[step], -t.second.get(step, 0.0), t.arrived[step]))
+    if not any(step in t.second for t in left):
+        return left
+    order: list[TrialState] = []
+    while left:
+        first, left = _peel(left, step)
+        order += first
+    return order
+
+
+def front(trials: Iterable[TrialState], step: int) -> list[TrialState]:
+    """The Pareto front at a step: those that no other beats in one objective without losing in the other."""
+    order = ranked((t for t in trials if step in t.scores), step)
+    return _peel(order, step)[0] if any(step in t.second for t in order) else order[:1]
+
+
+def _peel(order: list[TrialState], step: int) -> tuple[list[TrialState], list[TrialState]]:
+    """The Pareto front of trials whose first objective falls, and the others."""
+    first: list[TrialState] = []
+    rest: list[TrialState] = []
+    top = (0.0, -math.inf)  # the pair with the best second objective so far
+    for trial in order:
+        pair = (trial.scores[step], trial.second.get(step, -math.inf))
+        if not first or pair[1] > top[1]:
+            top = pair
+        (first if pair == top else rest).append(trial)
+    return first, rest
+
+
+def furthest(trials: Iterable[TrialState]) -> list[TrialState]:
+    """Trials that have a result: the furthest trained first, those of a length as `ranked`."""
+    by_step: dict[int, list[TrialState]] = {}
+    for trial in trials:
+        if trial.results:
+            by_step.setdefault(trial.step, []).append(trial)
+    return [t for step in sorted(by_step, reverse=True) for t in ranked(by_step[step], step)]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-from stssl.errors import ConfigError, RunError
-from stssl.search import asha, replicate
+from stssl.errors import RunError
+from stssl.search import replicate
+from stssl.search.asha import Scheduler
 from stssl.search.config import SearchConfig
 from stssl.search.ledger import Event, Ledger
-from stssl.search.results import more_is_better
-from stssl.search.sampler import Sampler
+from stssl.search.objectives import Objectives
+from stssl.search.sampler import Draw, Sampler
 from stssl.search.space import Space
 from stssl.search.state import SearchState, TrialState
 from stssl.training.recipe import Recipe
@@ -50,16 +51,22 @@ class Study:
         config: The search.
         space: Its checked space.
         ledger: Open for writing; what it holds already is taken up.
+
+    Attributes:
+        stopping: Nothing more is handed out: what runs goes on to its next result, and no further.
     """
 
     def __init__(self, config: SearchConfig, space: Space, ledger: Ledger) -> None:
         self.config, self.space, self.ledger = config, space, ledger
         self.state = SearchState.replay(ledger.events)
-        self.sampler = Sampler(config.sampler, space, self.state)
-        training = Recipe.model_validate(config.recipe).training
-        self.ladder = asha.rungs(config.scheduler, training.steps, training.eval_interval)
-        self.more_is_better = more_is_better(config.metric)
-        self._points = [space.base_point(), *(space.point(p, f"points[{i}]") for i, p in enumerate(config.points))]
+        self.ladder = config.ladder
+        self.scheduler = Scheduler(config.scheduler, self.ladder)
+        self.sampler = Sampler(config.sampler, space, self.ladder)
+        self.objectives = Objectives(config.metric, config.second_metric)
+        self.stopping = False
+        self._inside: dict[str, dict[str, Any] | None] = {}
+        self._base = space.base_point()
+        self._points = [space.point(p, f"points[{i}]") for i, p in enumerate(config.points)]
         self._unfinished = [t for t in self.state.trials.values() if t.status == "running"]
 
     def record(self, event: str, **fields: Any) -> Event:
@@ -70,64 +77,103 @@ class Study:
 
     def work_left(self) -> bool:
         """Whether anything is left to run."""
-        if self._new_trials() or any(t.status == "running" for t in self._unfinished):
+        if any(t.status == "running" for t in self._unfinished) or self._searching():
             return True
-        wanted = len(self._chosen()) * self.config.replicates.seeds
-        return len(self.state.of_kind("replicate")) < wanted
+        chosen = self.chosen()
+        drop = replicate.to_drop(self.state, chosen, self.config.replicates.seeds)
+        return drop is not None or bool(replicate.unfinished(self.state, chosen, self.config.replicates.seeds))
 
     def next(self) -> Job | Next:
-        """What to run now: first what an interruption left unfinished, then new trials, then replicates."""
+        """What to run now: what an interruption left unfinished, then promotions, then new trials, then replicates."""
+        if self.stopping:
+            return Next.DONE
         while self._unfinished:
             trial = self._unfinished.pop(0)
             if trial.status == "running":  # else a worker that outlived its driver has finished it
                 return Job(trial.id, trial.recipe, trial.step)
-        if self._new_trials():
+        promoted = self.scheduler.promotion(self._search_trials(), more=bool(self.new_trials()))
+        if promoted is not None:
+            self.record("promoted", trial=promoted.id)
+            return Job(promoted.id, promoted.recipe, promoted.step)
+        if self.new_trials():
             job = self._new_trial()
-            if job is not None:
-                return job
+            # with the last new trial a rung may be closed, and somebody on it be due
+            return job if job is not None else self.next()
         if self.state.of_kind("search", "running"):
             return Next.WAIT
         return self._new_replicate()
 
-    def _new_trials(self) -> int:
-        """How many search trials are still to be created."""
-        return 0 if self.state.exhausted else max(0, self.config.trials - len(self.state.of_kind("search")))
+    def new_trials(self) -> int:
+        """How many search trials are still to be created; none once the budget is spent."""
+        if self.state.exhausted or self.spent() >= 3600 * (self.config.budget_hours or math.inf):
+            return 0
+        return max(0, self.config.trials - len(self.state.of_kind("search")))
+
+    def spent(self) -> float:
+        """What all search trials have cost so far: GPU seconds, or seconds of training where trials have no GPU."""
+        return self.config.resources.cost(sum(t.seconds for t in self.state.of_kind("search")))
 
     def _new_trial(self) -> Job | None:
-        trials = self.state.of_kind("search")
-        seen = [t.params for t in trials]
-        points = [p for p in self._points[len(trials) :] if p not in seen]
-        while True:
-            params = points[0] if points else self.sampler.draw(seen)
-            if params is None:
-                self.record("exhausted")
-                return None
-            try:
-                recipe = self.space.recipe(params)
-            except ConfigError:  # the space's check draws 200 points; a rarer misfit is skipped, not tried
-                seen.append(params)
-                points = points[1:]
-                continue
-            name = f"t{max((int(t.id[1:]) for t in trials), default=0) + 1:04d}"
-            self.record("created", trial=name, kind="search", params=params, recipe=recipe.dump())
-            self.sampler.add(name, params)
-            return Job(name, recipe.dump(), 0)
+        draw = self._point() or self.sampler.draw(self._in_this_space())
+        if draw is None:
+            self.record("exhausted")
+            return None
+        recipe = self.space.recipe(draw.params).dump()
+        name = f"t{max((int(t.id[1:]) for t in self.state.of_kind('search')), default=0) + 1:04d}"
+        bracket = self.scheduler.next_bracket(self._search_trials())
+        more = {"bracket": bracket} if bracket else {}
+        self.record("created", trial=name, kind="search", params=draw.params, recipe=recipe, by=draw.by, **more)
+        return Job(name, recipe, 0)
+
+    def _in_this_space(self) -> SearchState:
+        """The search as the sampler is to see it: without trials that, since it was extended, lie outside the space."""
+        if not self.state.extended:
+            return self.state
+        trials: dict[str, TrialState] = {}
+        for trial in self.state.of_kind("search"):
+            if trial.id not in self._inside:
+                self._inside[trial.id] = self.space.inside(trial.recipe)
+            if (params := self._inside[trial.id]) is not None:
+                trials[trial.id] = replace(trial, params=params)
+        return replace(self.state, trials=trials)
+
+    def _point(self) -> Draw | None:
+        """The base recipe, then the first points, each unless it was tried already."""
+        seen = [t.params for t in self._in_this_space().of_kind("search")]
+        if self._base not in seen:
+            return Draw(self._base, {"sampler": "base"})
+        return next((Draw(p, {"sampler": "point"}) for p in self._points if p not in seen), None)
 
     def _new_replicate(self) -> Job | Next:
-        existing = {t.id for t in self.state.of_kind("replicate")}
-        for trial in self._chosen():
-            for number in range(1, self.config.replicates.seeds + 1):
-                name = f"{trial.id}-r{number}"
-                if name not in existing:
-                    recipe = Recipe.model_validate(trial.recipe).replicate(number).dump()
-                    self.record(
-                        "created", trial=name, kind="replicate", of=trial.id, params=trial.params, recipe=recipe
-                    )
-                    return Job(name, recipe, 0)
+        chosen, seeds = self.chosen(), self.config.replicates.seeds
+        while (drop := replicate.to_drop(self.state, chosen, seeds)) is not None:
+            self.record("dropped", **drop)
+        for trial, number in replicate.unfinished(self.state, chosen, seeds):
+            recipe = Recipe.model_validate(trial.recipe).replicate(number).dump()
+            name = replicate.name(trial, number)
+            self.record("created", trial=name, kind="replicate", of=trial.id, params=trial.params, recipe=recipe)
+            return Job(name, recipe, 0)
         return Next.WAIT if self.state.of_kind("replicate", "running") else Next.DONE
 
-    def _chosen(self) -> list[TrialState]:
+    def chosen(self) -> list[TrialState]:
+        """The recipes that are replicated."""
         return replicate.candidates(self.state, self.config.replicates.top)
+
+    def losers(self) -> list[TrialState]:
+        """Trials whose weights nobody will go on with: stopped, failed, or paused without a prospect."""
+        losers = [t for t in self.state.trials.values() if t.status in ("stopped", "failed")]
+        if self._searching():
+            return losers + self.scheduler.hopeless(self._search_trials(), self.config.trials)
+        return losers + self.state.of_kind("search", "paused")
+
+    def _search_trials(self) -> list[TrialState]:
+        return self.state.of_kind("search")
+
+    def _searching(self) -> bool:
+        """Whether search trials are still to be run."""
+        if self.new_trials() or self.state.of_kind("search", "running"):
+            return True
+        return self.scheduler.promotion(self._search_trials(), more=False) is not None
 
     def report(self, name: str, step: int, seconds: float, validation: dict[str, Any], train: dict[str, Any]) -> str:
         """Take in a result.
@@ -136,53 +182,64 @@ class Study:
             name: The trial.
             step: Finished steps.
             seconds: What this interval took.
-            validation: Scores.
+            validation: Scores; those of another split as `holdout/accuracy`.
             train: Mean losses.
 
         Returns:
-            `continue`, `stop`, `complete` or `failed` (the metric is not a finite number).
+            `continue`, `pause`, `stop`, `complete` or `failed` (an objective is not a finite number).
         """
         trial = self.state.trials[name]
         if trial.status != "running":
             return "stop"
         if step in trial.scores:
             return "continue"  # told twice: by a worker that outlived its driver
-        value = validation.get(self.config.metric)
-        if value is None or not math.isfinite(value):
-            return self.fail(name, "diverged", f"{self.config.metric} is {value} at step {step}")
-        score = value if self.more_is_better else -value
-        decision, reason = "complete" if step >= self.ladder[-1] else "continue", ""
-        if trial.kind == "search":
-            decision = asha.decide(self.state, name, step, score, self.config.scheduler, self.ladder)
-            reason = f"not among the best 1/{self.config.scheduler.reduction_factor} at step {step}"
+        score, second, fault = self.objectives.scores(validation)
+        if fault:
+            kind = "silent" if fault.endswith("not reported") else "diverged"
+            return self.fail(name, kind, f"{fault} at step {step}")
         finite = {k: v for k, v in train.items() if math.isfinite(v)}
         scores = {k: v for k, v in validation.items() if math.isfinite(v)}
-        self.record(
-            "result", trial=name, step=step, score=score, decision=decision, seconds=round(seconds, 4),
-            validation=scores, train=finite, **({"reason": reason} if decision == "stop" else {}),
-        )  # fmt: skip
-        if trial.kind == "search":
-            self.sampler.report(name, step, score)
-            if decision != "continue":
-                self.sampler.end(trial)
+        result: Event = {
+            "trial": name, "step": step, "score": score, **({} if second is None else {"second": second}),
+            "seconds": round(seconds, 4), "validation": scores, "train": finite,
+        }  # fmt: skip
+        decision, reason = self._decide(trial, result)
+        self.record("result", **result, decision=decision, **({"reason": reason} if reason else {}))
         return decision
 
+    def _decide(self, trial: TrialState, result: Event) -> tuple[str, str]:
+        """What becomes of a trial with this result, and why."""
+        step = result["step"]
+        if trial.kind == "replicate":
+            of = self.state.trials.get(str(trial.of))
+            if step >= self.ladder[-1]:
+                return "complete", ""
+            return ("stop", f"{of.id} is given up") if of is not None and of.dropped else ("continue", "")
+        after = trial.after(result, self.state.sequence + 1)
+        decision = self.scheduler.decide([after if t is trial else t for t in self._search_trials()], after)
+        share = f"the best 1/{self.config.scheduler.reduction_factor}"
+        return decision, f"not among {share} at step {step}" if decision in ("pause", "stop") else ""
+
     def fail(self, name: str, kind: str, reason: str) -> str:
-        """A trial failed.
+        """A trial failed by its own fault; one that raised or hung is tried again, `resources.code_retries` times.
 
         Args:
             name: The trial.
-            kind: `diverged`, `raised`, `out_of_memory` or `infrastructure`.
+            kind: `diverged`, `raised`, `out_of_memory`, `hung`, `silent` or `infrastructure`.
             reason: One line for people.
         """
         trial = self.state.trials[name]
-        if trial.status == "running":
-            self.record("failed", trial=name, kind=kind, reason=f"{kind}: {reason}")
-            if trial.kind == "search":
-                self.sampler.end(trial)
+        if trial.status != "running":
+            return "failed"
+        if kind in ("raised", "hung") and trial.raised < self.config.resources.code_retries:
+            self.record("lost", trial=name, kind=kind, reason=reason)
+            self._unfinished.append(trial)
+            return "again"
+        times = f" (tried {trial.raised + 1} times)" if trial.raised else ""
+        self.record("failed", trial=name, kind=kind, reason=f"{kind}: {reason}{times}")
         return "failed"
 
-    def lost(self, name: str, reason: str, out_of_memory: bool) -> None:
+    def lost(self, name: str, reason: str, out_of_memory: bool = False) -> None:
         """A trial's worker, node or disk failed: it is run again from its checkpoint, `resources.retries` times.
 
         Args:
@@ -198,7 +255,7 @@ class Study:
             return
         losses = [*self.state.losses, name]
         if len(losses) >= LOSSES_IN_A_ROW and len(set(losses)) > 1:
-            self.record("lost", trial=name, reason=reason)
+            self.record("lost", trial=name, kind="infrastructure", reason=reason)
             raise RunError(
                 f"{len(losses)} trials in a row were lost to the machine, the last one ({name}) by: {reason}; "
                 f"mend that, then: python launch.py resume {self.ledger.path.parent}"
@@ -206,22 +263,17 @@ class Study:
         if trial.lost >= self.config.resources.retries:
             self.fail(name, "infrastructure", f"{reason} (tried {trial.lost + 1} times)")
         else:
-            self.record("lost", trial=name, reason=reason)
+            self.record("lost", trial=name, kind="infrastructure", reason=reason)
             self._unfinished.append(trial)
 
     def remaining_steps(self) -> float:
-        """Training steps still to come, estimated: trials to come cost what ended trials did on average."""
-        full = self.ladder[-1]
-        searched = self.state.of_kind("search", "stopped", "completed")
-        mean = sum(t.step for t in searched) / len(searched) if searched else self.ladder[0] * 2
-        # a trial that runs is asked for the mean, or for the next rung when it is past it
-        running = sum(
-            (max(mean, next(r for r in self.ladder if r > t.step)) if t.kind == "search" else full) - t.step
-            for t in self.state.trials.values()
-            if t.status == "running"
-        )
-        new = self._new_trials()
-        searching = new or self.state.of_kind("search", "running")
-        recipes = self.config.replicates.top if searching else len(self._chosen())
-        replicates = recipes * self.config.replicates.seeds - len(self.state.of_kind("replicate"))
-        return running + new * mean + max(0, replicates) * full
+        """Training steps still to come, estimated: at each rung one in `reduction_factor` goes on."""
+        seeds = self.config.replicates.seeds
+        replicates = self.state.of_kind("replicate")
+        left = float(sum(self.ladder[-1] - t.step for t in replicates if t.status == "running"))
+        if self._searching():
+            to_come = (self.config.replicates.top + 1) * seeds
+            left += self.scheduler.remaining_steps(self._search_trials(), self.new_trials())
+        else:
+            to_come = len(replicate.unfinished(self.state, self.chosen(), seeds))
+        return left + to_come * self.ladder[-1]

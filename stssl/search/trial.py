@@ -15,12 +15,13 @@ from ray import tune
 from stssl.data.dataset import Dataset
 from stssl.errors import CheckpointError, DataError, StsslError
 from stssl.files import write_text
+from stssl.search.watchdog import Watchdog
 from stssl.training import checkpoint
 from stssl.training.evaluate import Diverged
 from stssl.training.recipe import Recipe
 from stssl.training.trainer import Trainer
 
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINT, ERROR, HANG = "checkpoint.pt", "error.txt", "hang.txt"
 
 
 def trial_folder(run: Path | str, trial: str) -> Path:
@@ -31,10 +32,10 @@ def trial_folder(run: Path | str, trial: str) -> Path:
 class RecipeTrial(tune.Trainable):
     """One `step()` trains one evaluation interval, evaluates, writes the checkpoint and reports.
 
-    The checkpoint lies in the run folder and holds all results of the trial. So a trial that is started again, by Ray
-    after a dead worker or by a new driver, goes on where the checkpoint is, and first hands over what the ledger has
-    not heard of yet. A fault of the trial itself is a report too: the worker lives on for the next trial. Reports
-    travel as JSON, because Ray flattens nested results.
+    The checkpoint lies in the run folder and holds all results of the trial. So a trial that is started again, after it
+    was paused, after a dead worker or by a new driver, goes on where the checkpoint is, and first hands over what the
+    ledger has not heard of yet. A fault of the trial itself is a report too: the worker lives on for the next trial.
+    Reports travel as JSON, because Ray flattens nested results.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -42,17 +43,20 @@ class RecipeTrial(tune.Trainable):
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.watchdog.close()
         self._begin(new_config)
         return True
 
     def _begin(self, config: dict[str, Any]) -> None:
         self.name, self.run_folder = config["trial"], config["run"]
         self.folder = trial_folder(config["run"], config["trial"])
-        self.reported = config["reported"]
+        self.reported, self.holdout = config["reported"], config["holdout"]
+        self.watchdog = Watchdog(self.folder / HANG, 60 * config["hang_minutes"])
         self.trainer: Trainer | None = None
         self.failure: dict[str, str] | None = None
         try:
-            self.trainer = self._make_trainer(config)
+            with self.watchdog:
+                self.trainer = self._make_trainer(config)
         except Exception as error:
             self.failure = self._explain(error)
 
@@ -74,21 +78,32 @@ class RecipeTrial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         if self.failure is None and self.trainer is not None:
             try:
-                result = self._next_result(self.trainer)
+                with self.watchdog:
+                    result = self._next_result(self.trainer)
                 self.reported = result["step"]
-                return {"outcome": json.dumps({"result": result}), **result["validation"]}
+                return {"outcome": json.dumps({"result": result}), "step": result["step"]}
             except Exception as error:
                 self.failure = self._explain(error)
         self.trainer = None  # let go of its memory
         return {"outcome": json.dumps({"failure": self.failure})}
 
     def _next_result(self, trainer: Trainer) -> dict[str, Any]:
+        splits = ("validation", "holdout") if self.holdout else ("validation",)
         while True:
-            for result in trainer.history:
-                if result["step"] > self.reported:
-                    return result
-            trainer.run_interval()
+            for entry in trainer.history:
+                if entry["step"] > self.reported:
+                    return self._as_result(entry, trainer)
+            trainer.run_interval(lambda step: self.watchdog.alive(), splits)
+            self.watchdog.alive()
             checkpoint.save(self.folder / CHECKPOINT, trainer.state_dict())
+
+    def _as_result(self, entry: dict[str, Any], trainer: Trainer) -> dict[str, Any]:
+        """With the scores on other splits named so; on the whole validation split once, at the end, for people to see."""
+        scores = {**entry["validation"], **{f"holdout/{k}": v for k, v in entry.get("holdout", {}).items()}}
+        split = trainer.dataset.split
+        if entry["step"] == trainer.recipe.training.steps and len(split.validation_full) > len(split.validation):
+            scores |= {f"validation_full/{k}": v for k, v in trainer.evaluate("validation_full").items()}
+        return {"step": entry["step"], "seconds": entry["seconds"], "train": entry["train"], "validation": scores}
 
     def _explain(self, error: Exception) -> dict[str, str]:
         """Kind and one line of a failure; the traceback goes into the trial's folder."""
@@ -105,11 +120,14 @@ class RecipeTrial(tune.Trainable):
         if kind != "diverged":
             text = "".join(traceback.format_exception(error))
             try:
-                write_text(self.folder / "error.txt", text)
-                reason += f" (traceback: {os.path.relpath(self.folder / 'error.txt', self.run_folder)})"
+                write_text(self.folder / ERROR, text)
+                reason += f" (traceback: {os.path.relpath(self.folder / ERROR, self.run_folder)})"
             except OSError:
                 pass  # the folder itself may be the fault; the reason is on record anyway
         return {"kind": kind, "reason": reason}
+
+    def cleanup(self) -> None:
+        self.watchdog.close()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing for Ray to keep: see the class."""
@@ -118,6 +136,24 @@ class RecipeTrial(tune.Trainable):
         """See save_checkpoint."""
 
 
+def hung(run: Path, trial: str) -> bool:
+    """Whether a dead worker left word that this trial hung; the word moves to the trial's error.txt."""
+    path = trial_folder(run, trial) / HANG
+    try:
+        if path.stat().st_size == 0:
+            return False
+        path.replace(path.with_name(ERROR))
+        return True
+    except OSError:
+        return False
+
+
 def delete_weights(run: Path | str, trial: str) -> None:
-    """Drop the checkpoint of a trial that no one will go on with."""
-    shutil.rmtree(trial_folder(run, trial), ignore_errors=True)
+    """Drop the checkpoint of a trial that no one will go on with; the traceback of a fault stays."""
+    folder = trial_folder(run, trial)
+    if not (folder / ERROR).exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for path in folder.iterdir():
+        if path.name != ERROR:
+            path.unlink(missing_ok=True)

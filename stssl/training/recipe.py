@@ -27,7 +27,7 @@ else:
     AnyAlgorithm = plugins.choice_of("stssl.algorithms", Algorithm, "fixmatch")
 
 
-_BEFORE_END = (  # what begins at these steps must begin within the training
+WARMUPS = (  # what begins at these steps must begin within the training
     "distillation.rampup_steps", "optimizer.warmup_steps", "algorithm.warmup_steps", "algorithm.debias_start",
 )  # fmt: skip
 PLUGINS = ("algorithm", "injection", "encoding.location", "encoding.time")  # keys of a recipe that choose a plugin
@@ -104,7 +104,7 @@ class Recipe(cfg.Config):
                     f"distillation.views: {views} views are of unlabeled images, of which algorithm "
                     f"'{self.algorithm.name}' draws none; use views: labeled"
                 )
-        for key in _BEFORE_END:
+        for key in WARMUPS:
             part, name = key.split(".")
             if (value := getattr(getattr(self, part), name, 0)) >= self.training.steps:
                 raise ValueError(f"{key} {value} must be below training.steps {self.training.steps}")

@@ -243,17 +243,23 @@ class Trainer:
             blank = self.deployed.blank(self.deployed.networks.eval(), self.deployed.networks.deployed)
         return self.algorithm.correction(blank, self.step)
 
-    def run_interval(self, on_step: Callable[[int], None] | None = None) -> dict[str, Any]:
-        """Train one evaluation interval, evaluate on validation, and add the result to the history.
+    def run_interval(
+        self, on_step: Callable[[int], None] | None = None, splits: tuple[str, ...] = ("validation",)
+    ) -> dict[str, Any]:
+        """Train one evaluation interval, evaluate, and add the result to the history.
+
+        Args:
+            on_step: See `train`.
+            splits: What to evaluate on.
 
         Returns:
-            The new entry: step, seconds, train (means of the losses), validation (scores).
+            The new entry: step, seconds, train (means of the losses), and the scores on each split by its name.
         """
         start = time.perf_counter()
         losses = self.train(min(self.step + self.recipe.training.eval_interval, self.recipe.training.steps), on_step)
-        validation = self.evaluate()
+        scores = {split: self.evaluate(split) for split in splits}
         seconds = time.perf_counter() - start
-        self.history.append({"step": self.step, "seconds": seconds, "train": losses, "validation": validation})
+        self.history.append({"step": self.step, "seconds": seconds, "train": losses, **scores})
         return self.history[-1]
 
     @property

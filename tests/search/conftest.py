@@ -14,6 +14,7 @@ import pytest
 from stssl import config as cfg
 from stssl.search.config import SearchConfig
 from stssl.search.ledger import NAME, Event, Ledger
+from stssl.search.replicate import unfinished
 from stssl.search.space import Space
 from stssl.search.state import SearchState
 from stssl.search.study import Job, Next, Study
@@ -75,7 +76,7 @@ class Script:
         )
 
     def result(self, name: str, step: int, score: float, decision: str = "continue") -> "Script":
-        more = {"reason": "too weak"} if decision == "stop" else {}
+        more = {"reason": "too weak"} if decision in ("stop", "pause") else {}
         return self.add(
             "result",
             trial=name,
@@ -188,7 +189,9 @@ class Backend:
         now, number, first = 0.0, 0, True
         while True:
             while len(queue) < self.workers:
+                before = [(t.id, t.status, t.step) for t in study.state.of_kind("search")]
                 job = study.next()
+                self._check_promotion(study, job, before)
                 assert not first or left == (job is not Next.DONE), "work_left and next disagree"
                 first = False
                 if isinstance(job, Next):
@@ -212,6 +215,18 @@ class Backend:
             if self._tell(study, job, step) == "continue":
                 heapq.heappush(queue, (now + self._duration(job, step), number_, job, step))
 
+    def _check_promotion(self, study: Study, job: Job | Next, before: list[tuple[str, str, int]]) -> None:
+        """A paused trial goes on only from a rung, and where enough were judged beside it."""
+        if isinstance(job, Next) or (job.trial, "paused", job.reported) not in before:
+            return
+        trial, factor = study.state.trials[job.trial], self.config.scheduler.reduction_factor
+        assert job.reported in study.ladder[trial.bracket : -1] and trial.status == "running"
+        same = [t for t in study.state.of_kind("search") if t.bracket == trial.bracket]
+        judged = [t for t in same if job.reported in t.scores or t.status == "failed"]
+        ahead = [t for t in judged if t.status != "failed" and t.scores[job.reported] > trial.scores[job.reported]]
+        assert len(ahead) < math.ceil(len(judged) / factor)
+        assert all(t.step > job.reported or t.status == "running" for t in ahead), "a better one is still waiting"
+
     def _duration(self, job: Job, step: int) -> float:
         return 0.5 + chance_of(job.trial, step)
 
@@ -232,12 +247,11 @@ class Backend:
         state = study.state
         assert {t.id for t in state.trials.values() if t.status == "running"} == set(running)
         search = state.of_kind("search")
-        assert state.exhausted or len(search) == self.config.trials
+        assert study.new_trials() == 0 and study.scheduler.promotion(search, more=False) is None
         if answer is Next.WAIT:
             assert running
             if not any(t.kind == "search" for t in map(state.trials.__getitem__, running)):
-                replicates = state.of_kind("replicate")
-                assert len(replicates) == self.config.replicates.seeds * len({t.of for t in replicates})
+                assert not unfinished(state, study.chosen(), self.config.replicates.seeds)
         else:
             assert not running
 

@@ -254,7 +254,11 @@ def test_a_point_that_is_no_recipe_is_refused_before(config: SearchConfig) -> No
         f"algorithm.threshold_{k}": {"choice": [None], "when": {"algorithm.name": "fixmatch"}}
         for k in ("negative", "positive")
     }
-    data = config.dump() | {"space": space | pair, "points": [{"optimizer.warmup_steps": 89}]}
+    data = config.dump() | {
+        "scheduler": {"name": "none"},
+        "space": space | pair,
+        "points": [{"optimizer.warmup_steps": 89}],
+    }
     run_folder.check(cfg.validate(SearchConfig, data, "s.yaml"), "s.yaml")
     data["space"] = {
         "algorithm.threshold_negative": {"choice": [None, 0.1]},
@@ -296,3 +300,14 @@ def test_the_demo_is_a_valid_search() -> None:
     config = SearchConfig.read(Path(__file__).parents[2] / "search_spaces" / "demo.yaml")
     assert config.recipe["optimizer"]["lr"] == 5e-5 and config.space["optimizer.lr"].loguniform == (5e-5, 3e-3)
     assert config.note.startswith("103 patches") and "\n" not in config.note
+
+
+def test_a_warm_up_beyond_the_first_rung_is_refused(config: SearchConfig) -> None:
+    data = config.dump() | {"points": [], "space": {"optimizer.warmup_steps": {"int": [0, 11]}}}
+    said = r"space.optimizer.warmup_steps: 11 does not work: optimizer.warmup_steps 11: lasts beyond scheduler.grace_steps 10"
+    with pytest.raises(ConfigError, match=said):
+        run_folder.check(cfg.validate(SearchConfig, data, "s.yaml"), "s.yaml")
+    base = data["recipe"] | {"distillation": {"rampup_steps": 20}}
+    with pytest.raises(ConfigError, match="distillation.rampup_steps 20: lasts beyond scheduler.grace_steps 10"):
+        run_folder.check(cfg.validate(SearchConfig, data | {"recipe": base}, "s.yaml"), "s.yaml")
+    run_folder.check(cfg.validate(SearchConfig, data | {"scheduler": {"name": "none"}}, "s.yaml"), "s.yaml")

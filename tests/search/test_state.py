@@ -11,8 +11,8 @@ from stssl.search.state import SearchState
 def test_a_life_in_events(script: Any) -> None:
     s = script().add("started").trial("t0001", optimizer__lr=0.1).trial("t0002", framework="metadata_input")
     trial = s.state.trials["t0001"]
-    assert (trial.status, trial.step, trial.score, trial.seconds, trial.ended) == ("running", 0, -math.inf, 0, None)
-    assert (trial.kind, trial.of, trial.params, trial.created) == ("search", None, {"optimizer.lr": 0.1}, 1.0)
+    assert (trial.status, trial.step, trial.score, trial.seconds) == ("running", 0, -math.inf, 0)
+    assert (trial.kind, trial.of, trial.params) == ("search", None, {"optimizer.lr": 0.1})
     assert trial.deployable and not s.state.trials["t0002"].deployable
     s.result("t0001", 10, 0.5).result("t0001", 20, 0.25)
     trial = s.state.trials["t0001"]
@@ -20,17 +20,17 @@ def test_a_life_in_events(script: Any) -> None:
     assert trial.scores == {10: 0.5, 20: 0.25} and [r["step"] for r in trial.results] == [10, 20]
     s.result("t0001", 30, 0.1, "stop")
     trial = s.state.trials["t0001"]
-    assert (trial.status, trial.reason, trial.ended) == ("stopped", "too weak", 5.0)
-    assert trial.ended_at(30) and not trial.ended_at(20) and trial.results[-1]["score"] == 0.1
+    assert (trial.status, trial.reason, trial.arrived) == ("stopped", "too weak", {10: 1, 20: 2, 30: 3})
+    assert trial.results[-1]["score"] == 0.1
     s.result("t0002", 10, 0.5).add("lost", trial="t0002", reason="x").add("lost", trial="t0002", reason="x")
     trial = s.state.trials["t0002"]
     assert (trial.lost, trial.status, trial.step) == (2, "running", 10)
     s.failed("t0002")
     trial = s.state.trials["t0002"]
-    assert (trial.status, trial.reason, trial.ended) == ("failed", "raised: oh", 9.0) and not trial.ended_at(10)
+    assert (trial.status, trial.reason, trial.fault, trial.failed_at) == ("failed", "raised: oh", "raised", 5)
     s.trial("t0003").result("t0003", 90, 0.3, "complete").trial("t0003-r1", of="t0003")
     state = s.state
-    assert state.trials["t0003"].status == "completed" and not state.trials["t0003"].ended_at(90)
+    assert state.trials["t0003"].status == "completed"
     assert state.trials["t0003-r1"].kind == "replicate" and state.trials["t0003-r1"].of == "t0003"
     assert (state.winner, state.tested, state.finished, state.exhausted) == (None, None, False, False)
     s.add("resumed").add("recovered", trial="t0003").add("exhausted").add("winner", trial="t0003", replicate="t0003-r1")
@@ -42,6 +42,31 @@ def test_a_life_in_events(script: Any) -> None:
         True,
         True,
     )
+
+
+def test_paused_and_promoted(script: Any) -> None:
+    s = script().trial("t0001").result("t0001", 10, 0.5, "pause")
+    assert (s.state.trials["t0001"].status, s.state.trials["t0001"].reason) == ("paused", "too weak")
+    s.add("promoted", trial="t0001")
+    assert (s.state.trials["t0001"].status, s.state.trials["t0001"].reason) == ("running", "")
+    s.add("lost", trial="t0001", kind="hung", reason="x").add("lost", trial="t0001", kind="infrastructure", reason="x")
+    assert (s.state.trials["t0001"].raised, s.state.trials["t0001"].lost, s.state.losses) == (1, 1, ["t0001"])
+    s.add("dropped", trial="t0001", round=3, reason="weak")
+    assert s.state.trials["t0001"].dropped["round"] == 3
+
+
+def test_an_extended_search_is_open_again(script: Any) -> None:
+    s = script().trial("t0001").add("exhausted").add("winner", trial="t0001").add("tested", trial="t0001", scores={})
+    s.add("finished").add("extended", changes={}, search={})
+    state = s.state
+    assert (state.winner, state.tested, state.finished, state.exhausted, state.tests) == (None, None, False, False, 1)
+
+
+def test_imported(script: Any) -> None:
+    s = script().add(
+        "imported", trial="other/t0001", params={"a": 1}, scores={"10": 0.5}, status="paused", source="other"
+    )
+    assert s.state.trials == {} and s.state.imported[0].scores == {10: 0.5}
 
 
 def test_kinds_and_counts(script: Any) -> None:
@@ -100,6 +125,6 @@ def test_events_are_taken_in_one_by_one(script: Any) -> None:
 
 
 def test_a_result_without_its_decision_is_a_mistake(script: Any) -> None:
-    s = script().trial("t0001").add("result", trial="t0001", step=10, score=0.5)
+    s = script().trial("t0001").add("result", trial="t0001", step=10, score=0.5, seconds=1.0)
     with pytest.raises(KeyError, match="decision"):
         _ = s.state

@@ -36,7 +36,7 @@ def check_whole(run, state: SearchState) -> None:
         assert steps == [run.interval * (i + 1) for i in range(len(steps))]
         assert (trial.step == config.recipe["training"]["steps"]) == (trial.status == "completed")
     chosen = candidates(state, config.replicates.top)
-    assert [t.id for t in replicates] == [f"{c.id}-r{n + 1}" for c in chosen for n in range(config.replicates.seeds)]
+    assert [t.id for t in replicates] == [f"{c.id}-r{n + 1}" for n in range(config.replicates.seeds) for c in chosen]
     assert all(t.deployable for t in chosen)
     if replicates:
         first = next(i for i, e in enumerate(run.events) if e["event"] == "created" and e["kind"] == "replicate")
@@ -55,9 +55,10 @@ def test_it_ends_with_the_number_of_trials_that_was_asked_for(backend, search_co
     run = backend(search_config(trials=20, replicates__top=3, replicates__seeds=2), workers=workers)
     state = run.run()
     check_whole(run, state)
-    assert len(state.of_kind("search")) == 20 and len(state.of_kind("replicate", "completed")) == 6
+    assert len(state.of_kind("search")) == 20
+    assert len(state.of_kind("replicate", "completed")) == 2 * len(candidates(state, 3)) >= 6
     assert len(run.trained) == len(set(run.trained)) == sum(len(t.results) for t in state.trials.values())
-    assert state.count("stopped") > 5 and max(run.busy) == min(workers, 20)
+    assert state.count("paused") > 10 and max(run.busy) == min(workers, 20)
 
 
 def test_same_ledger_same_search(backend, search_config) -> None:
@@ -126,7 +127,10 @@ def test_crashes_with_many_workers(backend, search_config, learning_curve, seed:
 
 @given(
     seed=st.integers(0, 10**6), workers=st.integers(1, 5), trials=st.integers(1, 8), crash=st.sampled_from([0, 0.2]),
-    scheduler=st.sampled_from([{"name": "none"}, {"grace_steps": 10, "reduction_factor": 2}, {"grace_steps": 30}]),
+    scheduler=st.sampled_from([
+        {"name": "none"}, {"grace_steps": 10, "reduction_factor": 2}, {"grace_steps": 30}, {"name": "asha_stopping"},
+        {"name": "hyperband"}, {"name": "hyperband", "reduction_factor": 2},
+    ]),
     failing=st.floats(0, 1), top=st.integers(1, 3), metric=st.sampled_from(["accuracy", "loss"]),
 )  # fmt: skip
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -136,7 +140,12 @@ def test_any_search_ends(backend, search_config, seed, workers, trials, crash, s
         return "raised" if number < failing / 10 else round(number, 1)
 
     config = search_config(
-        trials=trials, scheduler=scheduler, replicates__top=top, metric=metric, sampler__seed=seed, replicates__seeds=2
+        trials=trials,
+        scheduler={"grace_steps": 10} | scheduler,
+        replicates__top=top,
+        metric=metric,
+        sampler__seed=seed,
+        replicates__seeds=2,
     )
     run = backend(config, workers=workers, crash=crash, seed=seed, score=score)
     check_whole(run, run.run())
@@ -156,7 +165,7 @@ def test_failed_replicates_are_not_run_again(backend, search_config, learning_cu
     fail = lambda recipe, step: "raised" if recipe["seed"] else learning_curve(recipe, step)  # noqa: E731
     run = backend(search_config(trials=4), workers=2, crash=0.1, score=fail)
     check_whole(run, run.run())
-    assert len(run.study.state.of_kind("replicate", "failed")) == 6
+    assert len(run.study.state.of_kind("replicate", "failed")) in (6, 9)
 
 
 def test_nothing_to_replicate_when_no_network_sees_the_image_alone(backend, search_config) -> None:
@@ -170,7 +179,7 @@ def test_nothing_to_replicate_when_no_network_sees_the_image_alone(backend, sear
     # fewer recipes than places: only those are replicated
     state = (run := backend(search_config(trials=2, replicates__top=5, recipe__framework="plain"))).run()
     check_whole(run, state)
-    assert 3 <= len(state.of_kind("replicate")) <= 6
+    assert len(state.of_kind("replicate")) in (3, 6)
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
@@ -223,29 +232,38 @@ def test_less_may_be_better(backend, search_config, learning_curve) -> None:
 
 
 def test_jobs_and_results_one_by_one(search_config, space_of, tmp_path: Path) -> None:
-    study = study_in(search_config(trials=2, replicates__top=1, replicates__seeds=2), space_of, tmp_path)
-    assert study.work_left() and study.remaining_steps() == 2 * 20 + 2 * 90
+    points = [{"optimizer.lr": 0.002}, {"optimizer.lr": 0.003}]
+    config = search_config(trials=3, points=points, replicates__top=1, replicates__seeds=2)
+    study = study_in(config, space_of, tmp_path)
+    assert study.work_left() and study.remaining_steps() == 3 * 10 + 1 * 20 + 60 / 3 + 4 * 90
     one, two = study.next(), study.next()
     assert isinstance(one, Job) and isinstance(two, Job)
-    assert (one.trial, one.reported, two.trial) == ("t0001", 0, "t0002") and study.next() is Next.WAIT
+    assert (one.trial, one.reported, two.trial) == ("t0001", 0, "t0002")
     assert one.recipe == study.space.recipe(study.state.trials["t0001"].params).dump()
     tell = lambda name, step, value: study.report(name, step, 2.0, {"accuracy": value}, {"total": math.nan})  # noqa: E731
-    assert tell("t0001", 10, 0.5) == "continue" and tell("t0002", 10, 0.4) == "stop"
+    assert tell("t0001", 10, 0.5) == "pause" and tell("t0002", 10, 0.4) == "pause"  # of fewer than 3 nobody is proven
     assert study.state.trials["t0002"].reason == "not among the best 1/3 at step 10"
     before = len(study.ledger.events)
-    assert tell("t0002", 20, 0.9) == "stop" and tell("t0001", 10, 0.9) == "continue"  # late, and told twice
+    assert tell("t0002", 20, 0.9) == "stop" and tell("t0001", 10, 0.9) == "stop"  # late, and told twice
     assert study.fail("t0002", "worker", "late") == "failed" and len(study.ledger.events) == before
     assert study.ledger.events[-2]["train"] == {} and study.ledger.events[-2]["seconds"] == 2.0
-    assert study.next() is Next.WAIT
-    for step in range(20, 90, 10):
+    assert study.next().trial == "t0003" and study.next() is Next.WAIT
+    assert tell("t0003", 10, 0.3) == "pause"
+    assert study.next() == Job("t0001", one.recipe, 10) and study.next() is Next.WAIT
+    assert study.ledger.events[-1]["event"] == "promoted"
+    assert tell("t0001", 20, 0.9) == "continue" and tell("t0001", 20, 0.9) == "continue"
+    assert tell("t0001", 30, 0.2) == "pause"
+    assert study.next() == Job("t0001", one.recipe, 30)  # the only one that got there, and nobody else will
+    for step in range(40, 90, 10):
         assert tell("t0001", step, 0.5) == "continue"
-        assert 0 < study.remaining_steps() <= 90 - step + 2 * 90
+        assert 0 < study.remaining_steps() <= 90 - step + 4 * 90
     assert tell("t0001", 90, 0.6) == "complete" and study.remaining_steps() == 180
+    assert {t.id for t in study.losers()} == {"t0002", "t0003"}
     first, second = study.next(), study.next()
     assert [first.trial, second.trial] == ["t0001-r1", "t0001-r2"] and study.next() is Next.WAIT
-    assert tell("t0001-r1", 10, 0.0) == "continue" and study.remaining_steps() == 170  # replicates are never stopped
+    assert tell("t0001-r1", 10, 0.0) == "continue" and study.remaining_steps() == 170  # replicates are never paused
     assert study.report("t0001-r1", 20, 1.0, {}, {}) == "failed"
-    assert study.state.trials["t0001-r1"].reason == "diverged: accuracy is None at step 20"
+    assert study.state.trials["t0001-r1"].reason == "silent: accuracy is not reported at step 20"
     assert tell("t0001-r2", 90, 0.1) == "complete" and study.next() is Next.DONE
     assert not study.work_left() and study.remaining_steps() == 0
     json.dumps(study.ledger.events, allow_nan=False)
@@ -309,11 +327,11 @@ def test_live_state_is_the_replayed_state(backend, search_config, monkeypatch: p
     ):
         with Ledger(run.folder) as ledger:
             Study(run.config, run.space, ledger).record(event, **fields)
-    assert {"created", "result", "failed", "winner", "tested", "finished"} == set(seen)
+    assert {"created", "result", "promoted", "failed", "winner", "tested", "finished"} == set(seen)
 
 
 def test_workers_that_die(search_config, space_of, tmp_path: Path) -> None:
-    config = search_config(trials=2, resources__retries=2)
+    config = search_config(trials=2, resources__retries=2, scheduler={"name": "none"})
     study = study_in(config, space_of, tmp_path)
     one, two = study.next(), study.next()
     study.report(one.trial, 10, 1.0, {"accuracy": 0.5}, {})

@@ -1,0 +1,174 @@
+"""What `search`, `resume` and `extend` share: run what is left of a search, export, test, report, and tell."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from stssl.cli.common import duration, errors, out
+
+if TYPE_CHECKING:
+    from stssl.data.dataset import Dataset
+    from stssl.search.config import ResourceConfig
+    from stssl.search.study import Study
+
+
+def run(
+    folder: Path,
+    address: str | None,
+    cpus: int | None,
+    resources: ResourceConfig,
+    create: Callable[[], None] | None = None,
+) -> None:
+    """Run what is left of a search; every part is skipped where it is done.
+
+    Args:
+        folder: The run folder.
+        address: Of a running cluster; None starts one on this machine.
+        cpus: How many CPUs that has.
+        resources: What a trial takes.
+        create: Makes the folder of a new search, once it is known that there is a cluster on which a trial fits.
+    """
+    from stssl.search import ray_environment
+
+    ray_environment.prepare(address)  # before Ray is imported
+
+    from stssl.search import driver, run_folder
+    from stssl.search.ledger import Ledger
+    from stssl.search.study import Study
+
+    def connect() -> None:
+        stack.enter_context(driver.cluster(address, cpus))
+        driver.check_resources(resources)
+
+    with _interruptible(folder), ExitStack() as stack:
+        if create is not None:
+            connect()
+            create()
+        config, manifest = run_folder.load(folder)
+        space, dataset = run_folder.check(config, str(folder / run_folder.CONFIG))
+        study = Study(config, space, stack.enter_context(Ledger(folder)))
+        if study.state.finished:
+            out.print("this search is finished already")
+        else:
+            _begin(study, manifest, folder)
+            if study.work_left():
+                if create is None:
+                    connect()
+                _drive(study, folder)
+            _finish(folder, study, manifest, dataset)
+        tell(folder, study)
+        if study.state.winner is None:
+            errors.print("[bold red]failed:[/] no replicate ran to its end, so there is nothing to export")
+            raise typer.Exit(1)
+
+
+@contextmanager
+def _interruptible(folder: Path) -> Iterator[None]:
+    from stssl.search.run_folder import CONFIG
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        if (folder / CONFIG).exists():
+            errors.print(f"\ninterrupted; nothing is lost. Go on with: python launch.py resume {shown(folder)}")
+        else:
+            errors.print("\ninterrupted before anything began")
+        raise typer.Exit(130) from None
+
+
+def _begin(study: Study, manifest: dict[str, Any], folder: Path) -> None:
+    """Put on record that a driver has begun; a new search first takes in what earlier ones know."""
+    from stssl.search import run_folder, warm_start
+
+    (folder / run_folder.STOP).unlink(missing_ok=True)  # it was meant for another driver
+    known = {t.id for t in study.state.imported}
+    if not study.state.started:
+        found = warm_start.imports(study.config, study.space, manifest["data"]["fingerprint"], run_folder.CONFIG)
+        for source, (events, outside) in found.items():
+            for event in events:
+                if event["trial"] not in known:
+                    study.record("imported", source=source, **event)
+            out.print(
+                f"warm start: {len(events)} trials of {source}; {outside} more lie outside this space", markup=False
+            )
+    study.record("resumed" if study.state.started else "started")
+
+
+def _drive(study: Study, folder: Path) -> None:
+    """Run the trials. The first Ctrl-C lets those that run go on to their next evaluation, the second stops at once."""
+    from stssl.cli.live import Live
+    from stssl.search import driver
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if study.stopping:
+            raise KeyboardInterrupt
+        study.stopping = True
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with Live(driver.capacity(study.config.resources)) as live:
+            driver.run(study, folder, live)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if study.stopping and study.work_left():
+        study.record("stopped")
+        errors.print(f"stopped; every trial is kept. Go on with: python launch.py resume {shown(folder)}")
+        raise typer.Exit(130)
+
+
+def _finish(folder: Path, study: Study, manifest: dict[str, Any], dataset: Dataset) -> None:
+    """Export the winner, read the test split once (if there is one), write the report."""
+    from stssl.analysis import report
+    from stssl.export import winner
+
+    if study.state.winner is None:
+        chosen = winner.choose(study.state)
+        if chosen is not None:
+            study.record("winner", trial=chosen.trial.id)
+    if study.state.winner is not None:
+        winner.export(folder, study.state, folder / "best", study.config.metric)
+        if study.state.tested is None and len(dataset.split.test):
+            study.record("tested", **winner.test(folder, study.state, study.config.metric))
+            winner.export(folder, study.state, folder / "best", study.config.metric)  # the card tells the test score
+    report.write(folder, study.config, manifest, study.state)
+    study.record("finished")
+
+
+def shown(folder: Path) -> Path:
+    """Relative to here where that is shorter to type."""
+    here = Path.cwd()
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder
+
+
+def tell(folder: Path, study: Study) -> None:
+    """What was found, where everything lies, what to type next."""
+    from stssl.analysis.text import found
+
+    where = shown(folder)
+    out.print()
+    for line in found(study.state, study.config):
+        out.print(line, markup=False)
+    seconds = sum(t.seconds for t in study.state.trials.values())
+    out.print(f"\n{duration(seconds)} of training on record. Everything is in {where}:")
+    if study.state.winner is not None:
+        out.print(
+            "  best/            recipe.yaml, student.safetensors (for timm), model.json, README.md (the model card)"
+        )
+    out.print("  report.html      open it in a browser; report.png and trials.parquet hold the same for other uses")
+    out.print("  ledger.jsonl     every event; trials/ holds checkpoints, ray/ Ray Tune's own logs")
+    out.print("\nWhat to type next:")
+    if study.state.winner is not None:
+        out.print(
+            f"  python launch.py train {where / 'best' / 'recipe.yaml'} --set seed=7      the best recipe again",
+        )
+        out.print(f"  python launch.py evaluate {where / 'best'}      the exported student on validation")
+    out.print(f"  python launch.py status {where}      the trials as a table")
+    out.print(f"  python launch.py extend {where} --set trials={2 * study.config.trials}      search on")
