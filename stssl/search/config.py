@@ -42,6 +42,7 @@ class SearchConfig(cfg.Config):
         points: More first points: dotted keys and values, where what is missing comes from the base recipe; or, in the
             file, the path of a recipe that differs from the base recipe in what is searched alone.
         space: Dotted recipe key to choice, uniform, loguniform or int.
+        constraints: Comparisons of keys that every recipe must meet; see `stssl.search.constraints`.
         note: Printed with the results, for instance what they do not show.
     """
 
@@ -51,6 +52,7 @@ class SearchConfig(cfg.Config):
     recipe: dict[str, Any]
     points: tuple[dict[str, Any], ...] = ()
     space: dict[str, Parameter]
+    constraints: tuple[str, ...] = ()
     scheduler: SchedulerConfig = SchedulerConfig()
     sampler: SamplerConfig = SamplerConfig()
     replicates: ReplicateConfig = ReplicateConfig()
@@ -81,7 +83,9 @@ class SearchConfig(cfg.Config):
         config = cfg.validate(cls, data, str(path))
         if not named:
             return config
-        space = Space(config.space, cfg.validate(Recipe, config.recipe, f"{path}: recipe").dump(), str(path))
+        space = Space(
+            config.space, cfg.validate(Recipe, config.recipe, f"{path}: recipe").dump(), str(path), config.constraints
+        )
         read = {i: space.point_of(Recipe.read(path.parent / p), f"points[{i}]: {p}") for i, p in named.items()}
         return config.model_copy(update={"points": tuple(read.get(i, p) for i, p in enumerate(config.points))})
 

@@ -49,7 +49,7 @@ def check(config: SearchConfig, source: str) -> tuple[Space, Dataset]:
         StsslError: Names file, key, value and remedy.
     """
     base = cfg.validate(Recipe, config.recipe, f"{source}: recipe")
-    space = Space(config.space, base.dump(), source)
+    space = Space(config.space, base.dump(), source, config.constraints)
     try:
         asha.rungs(config.scheduler, base.training.steps, base.training.eval_interval)
     except ConfigError as error:

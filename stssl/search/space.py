@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from stssl import config as cfg
-from stssl.errors import ConfigError, StsslError, did_you_mean
+from stssl.errors import ConfigError, did_you_mean
+from stssl.search import coverage
+from stssl.search.constraints import Constraint
+from stssl.search.keys import recipe_keys
 from stssl.search.parameter import Parameter, Value
 from stssl.training.recipe import PLUGINS, Recipe
 
@@ -26,6 +30,7 @@ FIXED = (
     "training.eval_interval",
     "seed",
 )
+_RANDOM, _FAULTS = 500, 1000  # how many random draws, and how many faulty points, are tried in search of an unseen one
 
 
 class Space:
@@ -35,12 +40,20 @@ class Space:
         parameters: Dotted recipe key to parameter.
         base: The base recipe as plain data; keys that are not searched keep its values.
         source: File name for messages.
+        constraints: What every draw must meet, see `stssl.search.constraints`.
 
     Raises:
-        ConfigError: Empty, a key that may not be searched, or a condition on an unknown key, value, or in a circle.
+        ConfigError: Empty, a key that may not be searched, a condition on an unknown key, value, or in a circle, or a
+            constraint that cannot be read or names no key of a recipe.
     """
 
-    def __init__(self, parameters: dict[str, Parameter], base: dict[str, Any], source: str = "search space") -> None:
+    def __init__(
+        self,
+        parameters: dict[str, Parameter],
+        base: dict[str, Any],
+        source: str = "search space",
+        constraints: Sequence[str] = (),
+    ) -> None:
         self.base, self.source = base, source
         if not parameters:
             raise ConfigError(f"{source}: space: is empty; name at least one recipe key, such as optimizer.lr")
@@ -53,6 +66,20 @@ class Space:
             for parent, allowed in parameter.when.items():
                 self._check_condition(parameters, key, parent, allowed)
         self.parameters = self._parents_first(parameters)
+        self.constraints = [self._constraint(text, f"constraints[{i}]") for i, text in enumerate(constraints)]
+
+    def _constraint(self, text: str, where: str) -> Constraint:
+        try:
+            constraint = Constraint(text, where)
+        except ConfigError as error:
+            raise ConfigError(f"{self.source}: {error}") from None
+        known = recipe_keys() | cfg.flatten(self.base).keys()
+        for name in sorted(constraint.names - known):
+            raise ConfigError(
+                f"{self.source}: {where}: unknown key '{name}' (a word, if you mean one, stands in quotes); "
+                f"{did_you_mean(name, known)}"
+            )
+        return constraint
 
     def _check_condition(self, parameters: dict[str, Parameter], key: str, parent: str, allowed: Any) -> None:
         where = f"{self.source}: space.{key}.when"
@@ -96,8 +123,16 @@ class Space:
                 values[key] = value_of(key, parameter)
         return values
 
+    def random_draw(self, source: random.Random) -> dict[str, Any]:
+        """A random draw, which may have a fault."""
+        return self._fill(lambda key, parameter: parameter.draw(source))
+
     def unseen(self, seen: list[dict[str, Any]], source: random.Random) -> dict[str, Any] | None:
-        """A point that is not among those seen; None when all are."""
+        """A point without a fault that is not among those seen.
+
+        Returns:
+            None when all are seen. A space of which nearly all is faulty is not looked through to its end.
+        """
         keys = list(self.parameters)
 
         def walk(position: int, values: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -109,18 +144,55 @@ class Space:
                 for value in self.parameters[keys[position]].walk(source):
                     yield from walk(position + 1, {**values, keys[position]: value})
 
-        return next((point for point in walk(0, {}) if point not in seen), None)
+        faults = 0
+        for point in walk(0, {}):
+            if point in seen:
+                continue
+            if self.fault(point) is None:
+                return point
+            faults += 1
+            if faults == _FAULTS:
+                break
+        # The walk takes one value of a continuous range, which the others may not fit.
+        draws = (self.random_draw(source) for _ in range(_RANDOM if faults else 0))
+        return next((point for point in draws if point not in seen and self.fault(point) is None), None)
 
     def recipe(self, values: dict[str, Any]) -> Recipe:
         """The recipe of one draw.
 
         Raises:
-            ConfigError: The draw is no valid recipe.
+            ConfigError: The draw is no valid recipe, or does not meet a constraint.
         """
         shown = ", ".join(f"{k}={v}" for k, v in values.items())
-        return cfg.validate(
-            Recipe, cfg.with_overrides(self.base, values, plugins=PLUGINS), f"{self.source}: recipe with {shown}"
-        )
+        where = f"{self.source}: recipe with {shown}"
+        if broken := self.broken(values):
+            raise ConfigError(f"{where}: {broken[1]}")
+        return cfg.validate(Recipe, cfg.with_overrides(self.base, values, plugins=PLUGINS), where)
+
+    def broken(self, values: dict[str, Any]) -> tuple[Constraint, str] | None:
+        """The first constraint that a draw does not meet, and why."""
+        if not self.constraints:
+            return None
+        data = cfg.with_overrides(self.base, values, plugins=PLUGINS)
+        broken = self._broken(data)  # before the recipe is made: a constraint may rule out what makes none
+        if broken:
+            return broken
+        try:
+            return self._broken(Recipe.model_validate(data).dump())  # with the defaults of the draw's plugins
+        except ValidationError:
+            return None
+
+    def _broken(self, recipe: dict[str, Any]) -> tuple[Constraint, str] | None:
+        flat = cfg.flatten(recipe)
+        return next(((c, fault) for c in self.constraints if (fault := c.fault(flat))), None)
+
+    def fault(self, values: dict[str, Any]) -> str | None:
+        """One line on why a draw is no valid recipe or does not meet a constraint; None if neither is so."""
+        try:
+            self.recipe(values)
+        except ConfigError as error:
+            return str(error).splitlines()[0].removeprefix(f"{self.source}: ")
+        return None
 
     def base_point(self) -> dict[str, Any]:
         """The base recipe as a point of the space, where its values lie in the ranges.
@@ -140,7 +212,7 @@ class Space:
             where: For messages: where the point stands.
 
         Raises:
-            ConfigError: An unknown key, a value outside the range, or no value at all.
+            ConfigError: An unknown key, a value outside the range, no value at all, or a constraint that is not met.
         """
         for key in values:
             if key not in self.parameters:
@@ -166,7 +238,10 @@ class Space:
                 )
             return value
 
-        return self._fill(value_of)
+        point = self._fill(value_of)
+        if broken := self.broken(point):
+            raise ConfigError(f"{self.source}: {where}: {broken[1]}; change the value or the constraint")
+        return point
 
     def point_of(self, recipe: Recipe, where: str) -> dict[str, Any]:
         """A recipe as a point of the space.
@@ -204,27 +279,25 @@ class Space:
             draws: How many random draws to try, at most for ten seconds: recipes with many different networks take long.
 
         Raises:
-            ConfigError: Something in the space is no valid recipe: names key, value and fault.
+            ConfigError: Something in the space is no valid recipe, or constraints leave too little of it: names key,
+                value and fault.
         """
-        flat = cfg.flatten(Recipe.model_validate(self.base).dump())
-        for key, parameter in self.parameters.items():
-            for value in parameter.extremes():
-                draw = self._draw_with(key, value, flat)
-                try:
-                    extra(self.recipe(draw))
-                except StsslError as error:
-                    fault = str(error).removeprefix(f"{self.source}: ")
-                    raise ConfigError(f"{self.source}: space.{key}: {value!r} does not work: {fault}") from None
-        random_state = random.Random(0)
-        end = time.monotonic() + 10
-        for _ in range(draws):
-            if time.monotonic() > end:
-                break
-            extra(self.recipe(self._fill(lambda key, parameter: parameter.draw(random_state))))
+        coverage.check_values(self, extra)
+        coverage.check_draws(self, extra, draws)
 
-    def _draw_with(self, key: str, value: Any, flat: dict[str, Any]) -> dict[str, Any]:
-        """A draw in which `key` exists and has `value`, otherwise as near to the base recipe as the space allows."""
-        wanted = {key: [value]}
+    def draw_with(self, key: str, value: Any, value_of: Callable[[str, list[Value] | None], Any]) -> dict[str, Any]:
+        """A draw in which `key` exists and has `value`.
+
+        Args:
+            key: A searched key.
+            value: One of its values.
+            value_of: Chooses each other value: key and those values of it under which `key` exists, None if it may have
+                any.
+
+        Raises:
+            ConfigError: The key's conditions exclude each other.
+        """
+        wanted: dict[str, list[Value]] = {key: [value]}
         queue = [key]
         while queue:
             for parent, allowed in self.parameters[queue.pop()].when.items():
@@ -233,11 +306,4 @@ class Space:
                 if not wanted[parent]:
                     raise ConfigError(f"{self.source}: space.{key}.when: no value of {parent} meets all conditions")
                 queue.append(parent)
-
-        def value_of(name: str, parameter: Parameter) -> Any:
-            base = flat.get(name)
-            if name in wanted:
-                return base if base in wanted[name] else wanted[name][0]
-            return base if parameter.contains(base) else parameter.extremes()[0]
-
-        return self._fill(value_of)
+        return self._fill(lambda name, parameter: value_of(name, wanted.get(name)))
