@@ -38,11 +38,12 @@ def search(
     """
     from stssl import config as cfg
     from stssl.search import asha, run_folder
-    from stssl.search.config import SearchConfig
+    from stssl.search.config import SearchConfig, located
 
-    config = SearchConfig.read(file, cfg.parse_set(set_))
-    config = _absolute_paths(config)
-    space, dataset = run_folder.check(config, str(file))
+    overrides = cfg.parse_set(set_)
+    config = _absolute_paths(SearchConfig.read(file, overrides))
+    with located(file, overrides):
+        space, dataset = run_folder.check(config, str(file))
     recipe = space.recipe(space.base_point())
     config = config.model_copy(update={"recipe": recipe.dump()})
     target = (target or Path("runs") / f"{config.name}-{datetime.now():%Y%m%d-%H%M%S}").resolve()
@@ -108,6 +109,7 @@ def _run(
 
     from stssl.cli.live import LiveLine
     from stssl.search import driver, run_folder
+    from stssl.search.config import located
     from stssl.search.ledger import Ledger
     from stssl.search.study import Study
 
@@ -118,7 +120,8 @@ def _run(
                 driver.check_resources(resources)
                 create()
             config, manifest = run_folder.load(folder)
-            space, dataset = run_folder.check(config, str(folder / run_folder.CONFIG))
+            with located(folder / run_folder.CONFIG):
+                space, dataset = run_folder.check(config, str(folder / run_folder.CONFIG))
             study = Study(config, space, stack.enter_context(Ledger(folder)))
             if not study.state.finished:
                 study.record("started" if create is not None else "resumed")
