@@ -16,7 +16,7 @@ import yaml
 from stssl.cli.app import main
 from tests.cli.conftest import PATCHES, launch, recipe_of, search_of
 
-COMMANDS = ("prepare", "inspect", "train", "evaluate", "search", "resume", "status", "report", "export")
+COMMANDS = ("prepare", "inspect", "train", "evaluate", "search", "resume", "status", "report", "export", "schema")
 Write = Callable[..., Path]
 
 
@@ -242,7 +242,7 @@ def test_bad_files_and_folders(shards: Path, write: Write, tmp_path: Path, capsy
     refused(["train", write(recipe_of(shards)), "--out", inside], "file", capsys=capsys)
     refused(["search", write(search_of(shards), "s.yaml"), "--out", inside], "file", capsys=capsys)
     space = write(search_of(shards))
-    for command in ("resume", "status", "report", "export"):
+    for command in ("resume", "status", "report", "export", "schema"):
         refused([command, tmp_path / "full"], "full", "not the folder of a search", capsys=capsys)
         refused([command, tmp_path / "none"], "none", "not the folder of a search", capsys=capsys)
     refused(["evaluate", tmp_path / "full"], "full", "student.safetensors", capsys=capsys)
