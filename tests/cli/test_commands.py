@@ -242,7 +242,7 @@ def test_bad_files_and_folders(shards: Path, write: Write, tmp_path: Path, capsy
     refused(["train", write(recipe_of(shards)), "--out", inside], "file", capsys=capsys)
     refused(["search", write(search_of(shards), "s.yaml"), "--out", inside], "file", capsys=capsys)
     space = write(search_of(shards))
-    for command in ("resume", "status", "report", "export", "schema"):
+    for command in ("resume", "status", "report", "export"):
         refused([command, tmp_path / "full"], "full", "not the folder of a search", capsys=capsys)
         refused([command, tmp_path / "none"], "none", "not the folder of a search", capsys=capsys)
     refused(["evaluate", tmp_path / "full"], "full", "student.safetensors", capsys=capsys)
