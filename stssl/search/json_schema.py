@@ -7,7 +7,7 @@ from typing import Any
 
 from stssl.search.config import SearchConfig
 from stssl.search.keys import plugin_settings, recipe_keys
-from stssl.search.space import FIXED
+from stssl.search.space import is_fixed
 from stssl.training.recipe import Recipe
 
 _DRAFT = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
@@ -43,14 +43,11 @@ def search_schema() -> dict[str, Any]:
     del properties["recipe"]["type"], properties["recipe"]["additionalProperties"]
     point = {"type": "object", "propertyNames": {"$ref": "#/$defs/Key"}, "additionalProperties": _SCALAR}
     properties["points"]["items"] = {"anyOf": [{"type": "string"}, point]}
-    properties["space"]["properties"] = {key: {"$ref": f"#/$defs/{_kind(key)}"} for key in keys} | _groups(parameter)
+    properties["space"]["properties"] = {
+        key: {"$ref": f"#/$defs/{'Scalar' if is_fixed(key) else 'Searched'}"} for key in keys
+    } | _groups(parameter)
     properties["space"]["additionalProperties"] = False
     return schema | {"required": ["name", "recipe", "space"]}
-
-
-def _kind(key: str) -> str:
-    fixed = any(key == f or key.startswith(f"{f}.") for f in FIXED)
-    return "Scalar" if fixed else "Searched"
 
 
 def _groups(parameter: dict[str, Any]) -> dict[str, Any]:

@@ -163,7 +163,8 @@ def check_unchanged(config: SearchConfig, manifest: dict[str, Any]) -> None:
         DataError: The shards differ; names them.
     """
     folder = cfg.validate(Recipe, config.recipe, f"{CONFIG}: recipe").data.shards
-    began_as, is_now = cfg.flatten(manifest["search"]), cfg.flatten(config.dump())
+    began = cfg.validate(SearchConfig, manifest["search"], f"{MANIFEST}: search")  # an older one lacks newer keys
+    began_as, is_now = cfg.flatten(began.dump()), cfg.flatten(config.dump())
     for key in {**began_as, **is_now}:
         if began_as.get(key) != is_now.get(key) and not key.startswith(("resources.", "note", "recipe.data.shards")):
             raise RunError(
@@ -171,10 +172,10 @@ def check_unchanged(config: SearchConfig, manifest: dict[str, Any]) -> None:
                 "would mix results that cannot be compared; put it back, or start a new search"
             )
     card = shards.read_card(folder)
-    began, now = manifest["data"]["fingerprint"], card.fingerprint
-    if began != now:
+    then, now = manifest["data"]["fingerprint"], card.fingerprint
+    if then != now:
         raise DataError(
-            f"{folder}: these shards have changed since the search began (fingerprint {began[:12]} then, {now[:12]} now); "
+            f"{folder}: these shards have changed since the search began (fingerprint {then[:12]} then, {now[:12]} now); "
             "put the old ones back, or start a new search"
         )
     if sum(shard.bytes for shard in card.shards) <= VERIFY_BYTES:

@@ -1,23 +1,21 @@
-"""The search space: dotted recipe keys, their ranges, and the conditions under which they exist."""
+"""The search space: searched keys over a base recipe, and the recipes that its draws make."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from pydantic import ValidationError
 
 from stssl import config as cfg
 from stssl.errors import ConfigError, did_you_mean
 from stssl.search import coverage
+from stssl.search.conditions import ConditionalKeys
 from stssl.search.constraints import Constraint
 from stssl.search.keys import recipe_keys
 from stssl.search.parameter import Parameter, Value
 from stssl.training.recipe import PLUGINS, Recipe
-
-if TYPE_CHECKING:
-    import optuna
 
 # Changing these from trial to trial would compare trials on different problems or rungs.
 FIXED = (
@@ -33,7 +31,12 @@ FIXED = (
 _RANDOM, _FAULTS = 500, 1000  # how many random draws, and how many faulty points, are tried in search of an unseen one
 
 
-class Space:
+def is_fixed(key: str) -> bool:
+    """Whether a key must be the same in all trials."""
+    return any(key == fixed or key.startswith(f"{fixed}.") for fixed in FIXED)
+
+
+class Space(ConditionalKeys):
     """A checked search space over one base recipe.
 
     Args:
@@ -54,18 +57,11 @@ class Space:
         source: str = "search space",
         constraints: Sequence[str] = (),
     ) -> None:
-        self.base, self.source = base, source
-        if not parameters:
-            raise ConfigError(f"{source}: space: is empty; name at least one recipe key, such as optimizer.lr")
-        for key, parameter in parameters.items():
-            for fixed in FIXED:
-                if key == fixed or key.startswith(fixed + "."):
-                    raise ConfigError(
-                        f"{source}: space.{key}: must be the same in all trials; set it in recipe instead"
-                    )
-            for parent, allowed in parameter.when.items():
-                self._check_condition(parameters, key, parent, allowed)
-        self.parameters = self._parents_first(parameters)
+        for key in parameters:
+            if is_fixed(key):
+                raise ConfigError(f"{source}: space.{key}: must be the same in all trials; set it in recipe instead")
+        super().__init__(parameters, source)
+        self.base = base
         self.constraints = [self._constraint(text, f"constraints[{i}]") for i, text in enumerate(constraints)]
 
     def _constraint(self, text: str, where: str) -> Constraint:
@@ -81,51 +77,11 @@ class Space:
             )
         return constraint
 
-    def _check_condition(self, parameters: dict[str, Parameter], key: str, parent: str, allowed: Any) -> None:
-        where = f"{self.source}: space.{key}.when"
-        if parent not in parameters:
-            raise ConfigError(f"{where}: unknown key '{parent}'; {did_you_mean(parent, set(parameters) - {key})}")
-        for value in allowed if isinstance(allowed, list) else [allowed]:
-            if not parameters[parent].contains(value):
-                raise ConfigError(f"{where}: {parent} never is {value!r}; it is a {parameters[parent].describe()}")
-
-    def _parents_first(self, parameters: dict[str, Parameter]) -> dict[str, Parameter]:
-        ordered: dict[str, Parameter] = {}
-        while len(ordered) < len(parameters):
-            ready = [k for k, p in parameters.items() if k not in ordered and all(w in ordered for w in p.when)]
-            if not ready:
-                circle = ", ".join(k for k in parameters if k not in ordered)
-                raise ConfigError(f"{self.source}: space: the conditions of {circle} go in a circle")
-            ordered.update((k, parameters[k]) for k in ready)
-        return ordered
-
     def may_be(self, key: str, values: tuple[Value, ...]) -> bool:
         """Whether a key of the recipe can take one of some values."""
         if key in self.parameters:
             return any(self.parameters[key].contains(value) for value in values)
         return self.base[key] in values
-
-    def active(self, key: str, values: dict[str, Any]) -> bool:
-        """Whether a key exists, given the values of the keys before it."""
-        for parent, allowed in self.parameters[key].when.items():
-            if parent not in values or values[parent] not in (allowed if isinstance(allowed, list) else [allowed]):
-                return False
-        return True
-
-    def suggest(self, trial: optuna.trial.BaseTrial) -> dict[str, Any]:
-        """Ask Optuna for all keys that exist (define by run)."""
-        return self._fill(lambda key, parameter: parameter.suggest(trial, key))
-
-    def _fill(self, value_of: Callable[[str, Parameter], Any]) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        for key, parameter in self.parameters.items():
-            if self.active(key, values):
-                values[key] = value_of(key, parameter)
-        return values
-
-    def random_draw(self, source: random.Random) -> dict[str, Any]:
-        """A random draw, which may have a fault."""
-        return self._fill(lambda key, parameter: parameter.draw(source))
 
     def unseen(self, seen: list[dict[str, Any]], source: random.Random) -> dict[str, Any] | None:
         """A point without a fault that is not among those seen.
@@ -133,19 +89,8 @@ class Space:
         Returns:
             None when all are seen. A space of which nearly all is faulty is not looked through to its end.
         """
-        keys = list(self.parameters)
-
-        def walk(position: int, values: dict[str, Any]) -> Iterator[dict[str, Any]]:
-            if position == len(keys):
-                yield values
-            elif not self.active(keys[position], values):
-                yield from walk(position + 1, values)
-            else:
-                for value in self.parameters[keys[position]].walk(source):
-                    yield from walk(position + 1, {**values, keys[position]: value})
-
         faults = 0
-        for point in walk(0, {}):
+        for point in self.walk(source):
             if point in seen:
                 continue
             if self.fault(point) is None:
@@ -221,8 +166,9 @@ class Space:
                 )
         chosen = {key: value for key, value in values.items() if key.removesuffix(".name") in PLUGINS}
         try:
-            flat = cfg.flatten(self.recipe(chosen).dump())
-        except ConfigError:  # works, if at all, with the point's other values
+            data = cfg.with_overrides(self.base, chosen, plugins=PLUGINS)
+            flat = cfg.flatten(Recipe.model_validate(data).dump())
+        except ValidationError:  # works, if at all, with the point's other values
             flat = cfg.flatten(Recipe.model_validate(self.base).dump())
 
         def value_of(key: str, parameter: Parameter) -> Any:
@@ -238,7 +184,7 @@ class Space:
                 )
             return value
 
-        point = self._fill(value_of)
+        point = self.fill(value_of)
         if broken := self.broken(point):
             raise ConfigError(f"{self.source}: {where}: {broken[1]}; change the value or the constraint")
         return point
@@ -260,8 +206,7 @@ class Space:
         point = self.point({key: wanted[key] for key in self.parameters if key in wanted}, where)
         found = cfg.flatten(self.recipe(point).dump())
         for key in {**wanted, **found}:
-            fixed = any(key == f or key.startswith(f + ".") for f in FIXED)
-            if not fixed and (key not in wanted or key not in found or wanted[key] != found[key]):
+            if not is_fixed(key) and (key not in wanted or key not in found or wanted[key] != found[key]):
                 remedy = (
                     f"make it the same, or add {key} to space" if key not in self.parameters else "widen its `when`"
                 )
@@ -284,26 +229,3 @@ class Space:
         """
         coverage.check_values(self, extra)
         coverage.check_draws(self, extra, draws)
-
-    def draw_with(self, key: str, value: Any, value_of: Callable[[str, list[Value] | None], Any]) -> dict[str, Any]:
-        """A draw in which `key` exists and has `value`.
-
-        Args:
-            key: A searched key.
-            value: One of its values.
-            value_of: Chooses each other value: key and those values of it under which `key` exists, None if it may have
-                any.
-
-        Raises:
-            ConfigError: The key's conditions exclude each other.
-        """
-        wanted: dict[str, list[Value]] = {key: [value]}
-        queue = [key]
-        while queue:
-            for parent, allowed in self.parameters[queue.pop()].when.items():
-                options = allowed if isinstance(allowed, list) else [allowed]
-                wanted[parent] = [v for v in options if v in wanted.get(parent, options)]
-                if not wanted[parent]:
-                    raise ConfigError(f"{self.source}: space.{key}.when: no value of {parent} meets all conditions")
-                queue.append(parent)
-        return self._fill(lambda name, parameter: value_of(name, wanted.get(name)))
