@@ -72,7 +72,7 @@ def _fault(
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 
-class _Loader(yaml.SafeLoader):
+class Loader(yaml.SafeLoader):
     """yaml.safe_load that refuses a repeated key and reads 1e-4 as the number that it is."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -89,11 +89,11 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """yaml.safe_dump that quotes what _Loader would take for a number."""
+    """yaml.safe_dump that quotes what Loader would take for a number."""
 
 
 # YAML 1.1 takes 1e-4 (no dot) for a string; every user of a learning rate means a number.
-for _class in (_Loader, _Dumper):
+for _class in (Loader, _Dumper):
     _class.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
     )
@@ -110,7 +110,7 @@ def parse_yaml(text: str, source: str) -> Any:
         ConfigError: The text is not YAML, with line and column.
     """
     try:
-        return yaml.load(text, _Loader)
+        return yaml.load(text, Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -148,7 +148,7 @@ def dump_yaml(data: Mapping[str, Any]) -> str:
 
     text = dump(allow_unicode=True)
     try:
-        same = yaml.load(text, _Loader) == data
+        same = yaml.load(text, Loader) == data
     except yaml.YAMLError:
         same = False
     return text if same else dump(allow_unicode=False)  # PyYAML does not quote some rare line breaks

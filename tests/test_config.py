@@ -69,7 +69,7 @@ def test_one_fault_one_line(tmp_path: Path, key: str, value: Any, said: str) -> 
     path.write_text(cfg.dump_yaml(cfg.with_overrides(BASE, {key: value})))
     with pytest.raises(ConfigError) as caught:
         Recipe.read(path)
-    pattern = re.escape(f"{path}: {said}").replace(r"\.\*", ".*")
+    pattern = rf"{re.escape(str(path))}, line \d+: " + re.escape(said).replace(r"\.\*", ".*")
     assert re.match(pattern, str(caught.value)) and "\n" not in str(caught.value)
 
 

@@ -97,7 +97,7 @@ def test_search_space(tmp_path: Path) -> None:
     shutil.copytree(Path(__file__).parents[1] / "search_spaces" / "recipes", tmp_path / "recipes")
     (tmp_path / "space.yaml").write_text(block)
     config = SearchConfig.read(tmp_path / "space.yaml")
-    space = Space(config.space, config.recipe)
+    space = Space(config.space, config.recipe, constraints=config.constraints)
     assert config.trials == 64 and space.base_point()["algorithm.threshold"] == 0.95
     space.check()
 

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from stssl import __version__
-from stssl.cli import evaluate, export, inspect, plugins, prepare, report, search, status, train
+from stssl.cli import evaluate, export, inspect, plugins, prepare, report, schema, search, status, train
 from stssl.cli.common import errors
 from stssl.errors import StsslError
 
@@ -37,6 +37,7 @@ app.command()(status.status)
 app.command()(report.report)
 app.command()(export.export)
 app.command()(plugins.plugins)
+app.command()(schema.schema)
 
 
 @app.callback(invoke_without_command=True)

@@ -40,6 +40,7 @@ def run(
     ray_environment.prepare(address)  # before Ray is imported
 
     from stssl.search import driver, run_folder
+    from stssl.search.config import located
     from stssl.search.ledger import Ledger
     from stssl.search.study import Study
 
@@ -52,7 +53,8 @@ def run(
             connect()
             create()
         config, manifest = run_folder.load(folder)
-        space, dataset = run_folder.check(config, str(folder / run_folder.CONFIG))
+        with located(folder / run_folder.CONFIG):
+            space, dataset = run_folder.check(config, str(folder / run_folder.CONFIG))
         study = Study(config, space, stack.enter_context(Ledger(folder)))
         if study.state.finished:
             out.print("this search is finished already")

@@ -37,11 +37,12 @@ def search(
     """
     from stssl import config as cfg
     from stssl.search import run_folder
-    from stssl.search.config import SearchConfig
+    from stssl.search.config import SearchConfig, located
 
-    config = SearchConfig.read(file, cfg.parse_set(set_))
-    config = _absolute_paths(config)
-    space, dataset = run_folder.check(config, str(file))
+    overrides = cfg.parse_set(set_)
+    config = _absolute_paths(SearchConfig.read(file, overrides))
+    with located(file, overrides):
+        space, dataset = run_folder.check(config, str(file))
     recipe = space.recipe(space.base_point())
     config = config.model_copy(update={"recipe": recipe.dump()})
     target = (target or Path("runs") / f"{config.name}-{datetime.now():%Y%m%d-%H%M%S}").resolve()
@@ -113,7 +114,7 @@ def extend(
     """
     from stssl import config as cfg
     from stssl.search import run_folder
-    from stssl.search.config import SearchConfig
+    from stssl.search.config import SearchConfig, located
     from stssl.search.ledger import Ledger
     from stssl.search.state import SearchState
     from stssl.training.recipe import Recipe
@@ -123,8 +124,10 @@ def extend(
     if file is None and not set_:
         raise ConfigError("extend: nothing to change; say for instance --set trials=64, or give a changed space")
     source = file or folder / run_folder.CONFIG
-    config = _absolute_paths(SearchConfig.read(source, cfg.parse_set(set_)))
-    space, _ = run_folder.check(config, str(source))
+    overrides = cfg.parse_set(set_)
+    config = _absolute_paths(SearchConfig.read(source, overrides))
+    with located(source, overrides):
+        space, _ = run_folder.check(config, str(source))
     config = config.model_copy(update={"recipe": cfg.validate(Recipe, config.recipe, str(source)).dump()})
     changes = run_folder.differences(manifest["search"], config)
     run_folder.check_extension(changes, str(source))

@@ -36,6 +36,7 @@ def train(
     from stssl.errors import ConfigError, RunError
     from stssl.export import bundle
     from stssl.files import write_text
+    from stssl.lines import located
     from stssl.reference import config as reference
     from stssl.reference.recipe import check_data, notes, recipe_data
     from stssl.training import checkpoint
@@ -48,9 +49,10 @@ def train(
         raise ConfigError("give either a RECIPE or --reference-config FILE")
     theirs = reference.read(file) if reference_config else None
     overrides = {**({"data.shards": shards} if shards else {}), **cfg.parse_set(set_)}
-    data = cfg.with_overrides(recipe_data(theirs) if theirs else read_data(file), overrides, plugins=PLUGINS)
-    resolve_paths(data)
-    recipe = cfg.validate(Recipe, data, f"{file}, read as a recipe" if theirs else str(file))
+    with located(file, overrides):
+        data = cfg.with_overrides(recipe_data(theirs) if theirs else read_data(file), overrides, plugins=PLUGINS)
+        resolve_paths(data)
+        recipe = cfg.validate(Recipe, data, f"{file}, read as a recipe" if theirs else str(file))
     device = pick_device(device)
     target = target or Path("runs") / f"train-{file.stem}-{recipe.digest()[:6]}"
     if theirs:

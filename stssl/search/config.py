@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
 from stssl import config as cfg
+from stssl import lines
 from stssl.errors import ConfigError
+from stssl.search import shorthand
 from stssl.search.asha import SchedulerConfig, rungs
 from stssl.search.parameter import Parameter
 from stssl.search.sampler import SamplerConfig
@@ -48,6 +52,11 @@ class ResourceConfig(cfg.Config):
         return seconds * (self.gpus or 1)
 
 
+def located(path: Path | str, overrides: Collection[str] = ()) -> AbstractContextManager[None]:
+    """Add line numbers to errors about a search file; `overrides` are the keys given on the command line."""
+    return lines.located(path, overrides, shorthand.flat_key)
+
+
 class SearchConfig(cfg.Config):
     """A search space with all that a search needs.
 
@@ -62,9 +71,12 @@ class SearchConfig(cfg.Config):
             what has begun goes on, and replicates come on top.
         recipe: The base recipe: inline, or the path of a file beside this one. It is the first point.
         points: More first points: dotted keys and values, where what is missing comes from the base recipe; or, in the
-            file, the path of a recipe that differs from the base recipe in what is searched alone.
+            file, the path of a recipe that differs from the base recipe in what is searched alone, or of the run folder of an
+            earlier search, for its winner.
         warm_start: Run folders of earlier searches on the same data, whose trials the sampler is told of.
-        space: Dotted recipe key to choice, uniform, loguniform or int.
+        space: Dotted recipe key to choice, uniform, loguniform or int; in the file, shorter forms too, see
+            `stssl.search.shorthand`.
+        constraints: Comparisons of keys that every recipe must meet; see `stssl.search.constraints`.
         note: Printed with the results, for instance what they do not show.
     """
 
@@ -77,6 +89,7 @@ class SearchConfig(cfg.Config):
     points: tuple[dict[str, Any], ...] = ()
     warm_start: tuple[str, ...] = ()
     space: dict[str, Parameter]
+    constraints: tuple[str, ...] = ()
     scheduler: SchedulerConfig = SchedulerConfig()
     sampler: SamplerConfig = SamplerConfig()
     replicates: ReplicateConfig = ReplicateConfig()
@@ -90,26 +103,44 @@ class SearchConfig(cfg.Config):
         Raises:
             ConfigError: Names file, key, value and remedy.
         """
-        path = Path(path)
+        with located(path, overrides or ()):
+            return cls._read(Path(path), overrides or {})
+
+    @classmethod
+    def _read(cls, path: Path, overrides: dict[str, Any]) -> SearchConfig:
         data = cfg.read_yaml(path)
         if isinstance(data.get("recipe"), str):
             data["recipe"] = read_data(path.parent / data["recipe"])
         elif isinstance(data.get("recipe"), dict):
             data["recipe"] = on_base(data["recipe"], path)
-        space_overrides = [key for key in overrides or {} if key.startswith("space.")]
-        if space_overrides:
-            raise ConfigError(f"--set {space_overrides[0]}: the space is changed in {path}, not on the command line")
-        data = cfg.with_overrides(data, overrides or {}, plugins=[f"recipe.{p}" for p in PLUGINS])
+        fixed: dict[str, Any] = {}
+        if isinstance(data.get("space"), dict):
+            data["space"], fixed = shorthand.expand(data["space"], str(path))
+        if fixed and isinstance(data.get("recipe"), dict):
+            data["recipe"] = shorthand.fix(data["recipe"], fixed, str(path))
+        for key in overrides:
+            if key == "space" or key.startswith("space."):
+                raise ConfigError(f"--set {key}: the space is changed in {path}, not on the command line")
+        data = cfg.with_overrides(data, overrides, plugins=[f"recipe.{p}" for p in PLUGINS])
         points = data["points"] if isinstance(data.get("points"), list) else []
         named = {i: p for i, p in enumerate(points) if isinstance(p, str)}
         if named:
             data["points"] = [{} if i in named else p for i, p in enumerate(points)]
         config = cfg.validate(cls, data, str(path))
-        if not named:
-            return config
-        space = Space(config.space, cfg.validate(Recipe, config.recipe, f"{path}: recipe").dump(), str(path))
-        read = {i: space.point_of(Recipe.read(path.parent / p), f"points[{i}]: {p}") for i, p in named.items()}
-        return config.model_copy(update={"points": tuple(read.get(i, p) for i, p in enumerate(config.points))})
+        if fixed:
+            own = {key: value for key, value in fixed.items() if f"recipe.{key}" not in overrides}
+            shorthand.check_fixed(config.recipe, own, str(path))
+        return config._with_named_points(named, path) if named else config
+
+    def _with_named_points(self, named: dict[int, str], path: Path) -> SearchConfig:
+        """The same search with the recipes read in that some points name."""
+        base = cfg.validate(Recipe, self.recipe, f"{path}: recipe").dump()
+        space = Space(self.space, base, str(path), self.constraints)
+        points = list(self.points)
+        for i, name in named.items():
+            file = _recipe_file(path.parent / name, f"{path}: points[{i}]")
+            points[i] = space.point_of(Recipe.read(file), f"points[{i}]: {name}")
+        return self.model_copy(update={"points": tuple(points)})
 
     @property
     def ladder(self) -> list[int]:
@@ -122,3 +153,17 @@ class SearchConfig(cfg.Config):
         return self.model_dump(mode="json", by_alias=True, exclude_none=False) | {
             "space": {k: p.model_dump(mode="json", by_alias=True, exclude_none=True) for k, p in self.space.items()}
         }
+
+
+def _recipe_file(place: Path, where: str) -> Path:
+    """The recipe that a point names: a file, or the winner in the run folder of an earlier search."""
+    if not place.is_dir():
+        return place
+    winner = place / "best" / "recipe.yaml"
+    if not winner.is_file():
+        there = ", ".join(sorted(p.name for p in place.iterdir())[:10]) or "nothing"
+        raise ConfigError(
+            f"{where}: {place} holds no best/recipe.yaml, but {there}; name the run folder of a finished search (finish "
+            f"it with: python launch.py resume {place}), or the file of a recipe"
+        )
+    return winner

@@ -50,7 +50,7 @@ def check(config: SearchConfig, source: str) -> tuple[Space, Dataset]:
         StsslError: Names file, key, value and remedy.
     """
     base = cfg.validate(Recipe, config.recipe, f"{source}: recipe")
-    space = Space(config.space, base.dump(), source)
+    space = Space(config.space, base.dump(), source, config.constraints)
     try:
         ladder = rungs(config.scheduler, base.training.steps, base.training.eval_interval)
     except ConfigError as error:
@@ -174,7 +174,8 @@ def load(folder: Path) -> tuple[SearchConfig, dict[str, Any]]:
 
 def differences(before: dict[str, Any], config: SearchConfig) -> dict[str, tuple[Any, Any]]:
     """Dotted key to the values of two searches, where they differ."""
-    was, now = cfg.flatten(before), cfg.flatten(config.dump())
+    began = cfg.validate(SearchConfig, before, f"{MANIFEST}: search")  # an older one lacks newer keys
+    was, now = cfg.flatten(began.dump()), cfg.flatten(config.dump())
     return {key: (was.get(key), now.get(key)) for key in {**was, **now} if was.get(key) != now.get(key)}
 
 
@@ -226,10 +227,10 @@ def check_unchanged(config: SearchConfig, manifest: dict[str, Any]) -> None:
                 "back, and say what is to change with: python launch.py extend"
             )
     card = shards.read_card(folder)
-    began, now = manifest["data"]["fingerprint"], card.fingerprint
-    if began != now:
+    then, now = manifest["data"]["fingerprint"], card.fingerprint
+    if then != now:
         raise DataError(
-            f"{folder}: these shards have changed since the search began (fingerprint {began[:12]} then, {now[:12]} now); "
+            f"{folder}: these shards have changed since the search began (fingerprint {then[:12]} then, {now[:12]} now); "
             "put the old ones back, or start a new search"
         )
     if sum(shard.bytes for shard in card.shards) <= VERIFY_BYTES:

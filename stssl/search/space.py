@@ -1,19 +1,21 @@
-"""The search space: dotted recipe keys, their ranges, and the conditions under which they exist."""
+"""The search space: searched keys over a base recipe, and the recipes that its draws make."""
 
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pydantic import ValidationError
 
 from stssl import config as cfg
-from stssl.errors import ConfigError, StsslError, did_you_mean
+from stssl.errors import ConfigError, did_you_mean
+from stssl.search import coverage
+from stssl.search.conditions import ConditionalKeys
+from stssl.search.constraints import Constraint
+from stssl.search.keys import recipe_keys
 from stssl.search.parameter import Parameter, Value
 from stssl.training.recipe import PLUGINS, Recipe
-
-if TYPE_CHECKING:
-    import optuna
 
 # Changing these from trial to trial would compare trials on different problems or rungs.
 FIXED = (
@@ -26,51 +28,54 @@ FIXED = (
     "training.eval_interval",
     "seed",
 )
+_RANDOM, _FAULTS = 500, 1000  # how many random draws, and how many faulty points, are tried in search of an unseen one
 
 
-class Space:
+def is_fixed(key: str) -> bool:
+    """Whether a key must be the same in all trials."""
+    return any(key == fixed or key.startswith(f"{fixed}.") for fixed in FIXED)
+
+
+class Space(ConditionalKeys):
     """A checked search space over one base recipe.
 
     Args:
         parameters: Dotted recipe key to parameter.
         base: The base recipe as plain data; keys that are not searched keep its values.
         source: File name for messages.
+        constraints: What every draw must meet, see `stssl.search.constraints`.
 
     Raises:
-        ConfigError: Empty, a key that may not be searched, or a condition on an unknown key, value, or in a circle.
+        ConfigError: Empty, a key that may not be searched, a condition on an unknown key, value, or in a circle, or a
+            constraint that cannot be read or names no key of a recipe.
     """
 
-    def __init__(self, parameters: dict[str, Parameter], base: dict[str, Any], source: str = "search space") -> None:
-        self.base, self.source = base, source
-        if not parameters:
-            raise ConfigError(f"{source}: space: is empty; name at least one recipe key, such as optimizer.lr")
-        for key, parameter in parameters.items():
-            for fixed in FIXED:
-                if key == fixed or key.startswith(fixed + "."):
-                    raise ConfigError(
-                        f"{source}: space.{key}: must be the same in all trials; set it in recipe instead"
-                    )
-            for parent, allowed in parameter.when.items():
-                self._check_condition(parameters, key, parent, allowed)
-        self.parameters = self._parents_first(parameters)
+    def __init__(
+        self,
+        parameters: dict[str, Parameter],
+        base: dict[str, Any],
+        source: str = "search space",
+        constraints: Sequence[str] = (),
+    ) -> None:
+        for key in parameters:
+            if is_fixed(key):
+                raise ConfigError(f"{source}: space.{key}: must be the same in all trials; set it in recipe instead")
+        super().__init__(parameters, source)
+        self.base = base
+        self.constraints = [self._constraint(text, f"constraints[{i}]") for i, text in enumerate(constraints)]
 
-    def _check_condition(self, parameters: dict[str, Parameter], key: str, parent: str, allowed: Any) -> None:
-        where = f"{self.source}: space.{key}.when"
-        if parent not in parameters:
-            raise ConfigError(f"{where}: unknown key '{parent}'; {did_you_mean(parent, set(parameters) - {key})}")
-        for value in allowed if isinstance(allowed, list) else [allowed]:
-            if not parameters[parent].contains(value):
-                raise ConfigError(f"{where}: {parent} never is {value!r}; it is a {parameters[parent].describe()}")
-
-    def _parents_first(self, parameters: dict[str, Parameter]) -> dict[str, Parameter]:
-        ordered: dict[str, Parameter] = {}
-        while len(ordered) < len(parameters):
-            ready = [k for k, p in parameters.items() if k not in ordered and all(w in ordered for w in p.when)]
-            if not ready:
-                circle = ", ".join(k for k in parameters if k not in ordered)
-                raise ConfigError(f"{self.source}: space: the conditions of {circle} go in a circle")
-            ordered.update((k, parameters[k]) for k in ready)
-        return ordered
+    def _constraint(self, text: str, where: str) -> Constraint:
+        try:
+            constraint = Constraint(text, where)
+        except ConfigError as error:
+            raise ConfigError(f"{self.source}: {error}") from None
+        known = recipe_keys() | cfg.flatten(self.base).keys()
+        for name in sorted(constraint.names - known):
+            raise ConfigError(
+                f"{self.source}: {where}: unknown key '{name}' (a word, if you mean one, stands in quotes); "
+                f"{did_you_mean(name, known)}"
+            )
+        return constraint
 
     def may_be(self, key: str, values: tuple[Value, ...]) -> bool:
         """Whether a key of the recipe can take one of some values."""
@@ -78,49 +83,61 @@ class Space:
             return any(self.parameters[key].contains(value) for value in values)
         return self.base[key] in values
 
-    def active(self, key: str, values: dict[str, Any]) -> bool:
-        """Whether a key exists, given the values of the keys before it."""
-        for parent, allowed in self.parameters[key].when.items():
-            if parent not in values or values[parent] not in (allowed if isinstance(allowed, list) else [allowed]):
-                return False
-        return True
-
-    def suggest(self, trial: optuna.trial.BaseTrial) -> dict[str, Any]:
-        """Ask Optuna for all keys that exist (define by run)."""
-        return self._fill(lambda key, parameter: parameter.suggest(trial, key))
-
-    def _fill(self, value_of: Callable[[str, Parameter], Any]) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        for key, parameter in self.parameters.items():
-            if self.active(key, values):
-                values[key] = value_of(key, parameter)
-        return values
-
     def unseen(self, seen: list[dict[str, Any]], source: random.Random) -> dict[str, Any] | None:
-        """A point that is not among those seen; None when all are."""
-        keys = list(self.parameters)
+        """A point without a fault that is not among those seen.
 
-        def walk(position: int, values: dict[str, Any]) -> Iterator[dict[str, Any]]:
-            if position == len(keys):
-                yield values
-            elif not self.active(keys[position], values):
-                yield from walk(position + 1, values)
-            else:
-                for value in self.parameters[keys[position]].walk(source):
-                    yield from walk(position + 1, {**values, keys[position]: value})
-
-        return next((point for point in walk(0, {}) if point not in seen), None)
+        Returns:
+            None when all are seen. A space of which nearly all is faulty is not looked through to its end.
+        """
+        faults = 0
+        for point in self.walk(source):
+            if point in seen:
+                continue
+            if self.fault(point) is None:
+                return point
+            faults += 1
+            if faults == _FAULTS:
+                break
+        # The walk takes one value of a continuous range, which the others may not fit.
+        draws = (self.random_draw(source) for _ in range(_RANDOM if faults else 0))
+        return next((point for point in draws if point not in seen and self.fault(point) is None), None)
 
     def recipe(self, values: dict[str, Any]) -> Recipe:
         """The recipe of one draw.
 
         Raises:
-            ConfigError: The draw is no valid recipe.
+            ConfigError: The draw is no valid recipe, or does not meet a constraint.
         """
         shown = ", ".join(f"{k}={v}" for k, v in values.items())
-        return cfg.validate(
-            Recipe, cfg.with_overrides(self.base, values, plugins=PLUGINS), f"{self.source}: recipe with {shown}"
-        )
+        where = f"{self.source}: recipe with {shown}"
+        if broken := self.broken(values):
+            raise ConfigError(f"{where}: {broken[1]}")
+        return cfg.validate(Recipe, cfg.with_overrides(self.base, values, plugins=PLUGINS), where)
+
+    def broken(self, values: dict[str, Any]) -> tuple[Constraint, str] | None:
+        """The first constraint that a draw does not meet, and why."""
+        if not self.constraints:
+            return None
+        data = cfg.with_overrides(self.base, values, plugins=PLUGINS)
+        broken = self._broken(data)  # before the recipe is made: a constraint may rule out what makes none
+        if broken:
+            return broken
+        try:
+            return self._broken(Recipe.model_validate(data).dump())  # with the defaults of the draw's plugins
+        except ValidationError:
+            return None
+
+    def _broken(self, recipe: dict[str, Any]) -> tuple[Constraint, str] | None:
+        flat = cfg.flatten(recipe)
+        return next(((c, fault) for c in self.constraints if (fault := c.fault(flat))), None)
+
+    def fault(self, values: dict[str, Any]) -> str | None:
+        """One line on why a draw is no valid recipe or does not meet a constraint; None if neither is so."""
+        try:
+            self.recipe(values)
+        except ConfigError as error:
+            return str(error).splitlines()[0].removeprefix(f"{self.source}: ")
+        return None
 
     def base_point(self) -> dict[str, Any]:
         """The base recipe as a point of the space, where its values lie in the ranges.
@@ -140,7 +157,7 @@ class Space:
             where: For messages: where the point stands.
 
         Raises:
-            ConfigError: An unknown key, a value outside the range, or no value at all.
+            ConfigError: An unknown key, a value outside the range, no value at all, or a constraint that is not met.
         """
         for key in values:
             if key not in self.parameters:
@@ -149,8 +166,9 @@ class Space:
                 )
         chosen = {key: value for key, value in values.items() if key.removesuffix(".name") in PLUGINS}
         try:
-            flat = cfg.flatten(self.recipe(chosen).dump())
-        except ConfigError:  # works, if at all, with the point's other values
+            data = cfg.with_overrides(self.base, chosen, plugins=PLUGINS)
+            flat = cfg.flatten(Recipe.model_validate(data).dump())
+        except ValidationError:  # works, if at all, with the point's other values
             flat = cfg.flatten(Recipe.model_validate(self.base).dump())
 
         def value_of(key: str, parameter: Parameter) -> Any:
@@ -166,7 +184,10 @@ class Space:
                 )
             return value
 
-        return self._fill(value_of)
+        point = self.fill(value_of)
+        if broken := self.broken(point):
+            raise ConfigError(f"{self.source}: {where}: {broken[1]}; change the value or the constraint")
+        return point
 
     def point_of(self, recipe: Recipe, where: str) -> dict[str, Any]:
         """A recipe as a point of the space.
@@ -185,8 +206,7 @@ class Space:
         point = self.point({key: wanted[key] for key in self.parameters if key in wanted}, where)
         found = cfg.flatten(self.recipe(point).dump())
         for key in {**wanted, **found}:
-            fixed = any(key == f or key.startswith(f + ".") for f in FIXED)
-            if not fixed and (key not in wanted or key not in found or wanted[key] != found[key]):
+            if not is_fixed(key) and (key not in wanted or key not in found or wanted[key] != found[key]):
                 remedy = (
                     f"make it the same, or add {key} to space" if key not in self.parameters else "widen its `when`"
                 )
@@ -211,40 +231,8 @@ class Space:
             draws: How many random draws to try, at most for ten seconds: recipes with many different networks take long.
 
         Raises:
-            ConfigError: Something in the space is no valid recipe: names key, value and fault.
+            ConfigError: Something in the space is no valid recipe, or constraints leave too little of it: names key,
+                value and fault.
         """
-        flat = cfg.flatten(Recipe.model_validate(self.base).dump())
-        for key, parameter in self.parameters.items():
-            for value in parameter.extremes():
-                draw = self._draw_with(key, value, flat)
-                try:
-                    extra(self.recipe(draw))
-                except StsslError as error:
-                    fault = str(error).removeprefix(f"{self.source}: ")
-                    raise ConfigError(f"{self.source}: space.{key}: {value!r} does not work: {fault}") from None
-        random_state = random.Random(0)
-        end = time.monotonic() + 10
-        for _ in range(draws):
-            if time.monotonic() > end:
-                break
-            extra(self.recipe(self._fill(lambda key, parameter: parameter.draw(random_state))))
-
-    def _draw_with(self, key: str, value: Any, flat: dict[str, Any]) -> dict[str, Any]:
-        """A draw in which `key` exists and has `value`, otherwise as near to the base recipe as the space allows."""
-        wanted = {key: [value]}
-        queue = [key]
-        while queue:
-            for parent, allowed in self.parameters[queue.pop()].when.items():
-                options = allowed if isinstance(allowed, list) else [allowed]
-                wanted[parent] = [v for v in options if v in wanted.get(parent, options)]
-                if not wanted[parent]:
-                    raise ConfigError(f"{self.source}: space.{key}.when: no value of {parent} meets all conditions")
-                queue.append(parent)
-
-        def value_of(name: str, parameter: Parameter) -> Any:
-            base = flat.get(name)
-            if name in wanted:
-                return base if base in wanted[name] else wanted[name][0]
-            return base if parameter.contains(base) else parameter.extremes()[0]
-
-        return self._fill(value_of)
+        coverage.check_values(self, extra)
+        coverage.check_draws(self, extra, draws)

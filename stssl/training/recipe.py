@@ -15,6 +15,7 @@ from stssl.data.augment import ViewConfig
 from stssl.data.dataset import DataConfig
 from stssl.encodings.encoder import EncoderConfig
 from stssl.errors import ConfigError
+from stssl.lines import located
 from stssl.models.backbone import ModelConfig, batch_norm, skeleton
 from stssl.models.distillation import DistillationConfig
 from stssl.models.pairs import check_injection, resolve_distillation
@@ -120,8 +121,9 @@ class Recipe(cfg.Config):
         Raises:
             ConfigError: The file or an override does not fit; the text names file, key, value and remedy.
         """
-        data = cfg.with_overrides(read_data(path), overrides or {}, plugins=PLUGINS)
-        return cfg.validate(cls, data, str(path))
+        with located(path, overrides or ()):
+            data = cfg.with_overrides(read_data(path), overrides or {}, plugins=PLUGINS)
+            return cfg.validate(cls, data, str(path))
 
     def dump(self) -> dict[str, Any]:
         """As plain data for YAML or JSON."""

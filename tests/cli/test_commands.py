@@ -16,7 +16,7 @@ import yaml
 from stssl.cli.app import main
 from tests.cli.conftest import PATCHES, launch, recipe_of, search_of
 
-COMMANDS = ("prepare", "inspect", "train", "evaluate", "search", "resume", "status", "report", "export")
+COMMANDS = ("prepare", "inspect", "train", "evaluate", "search", "resume", "status", "report", "export", "schema")
 Write = Callable[..., Path]
 
 

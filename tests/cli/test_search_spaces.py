@@ -69,7 +69,7 @@ def test_dry_run_of_recipes(path: Path, shards: Path, several_labels: Path, caps
 
 def space_of(path: Path) -> tuple[SearchConfig, Space]:
     config = SearchConfig.read(path)
-    return config, Space(config.space, Recipe.model_validate(config.recipe).dump(), str(path))
+    return config, Space(config.space, Recipe.model_validate(config.recipe).dump(), str(path), config.constraints)
 
 
 @pytest.mark.parametrize("name", ONE_FACTOR)

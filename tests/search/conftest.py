@@ -52,7 +52,7 @@ def make_config(**overrides: Any) -> SearchConfig:
 
 
 def make_space(config: SearchConfig) -> Space:
-    return Space(config.space, config.recipe, "s.yaml")
+    return Space(config.space, config.recipe, "s.yaml", config.constraints)
 
 
 class Script:

@@ -292,7 +292,7 @@ def test_a_recipe_in_a_file_of_its_own(tmp_path: Path, config: SearchConfig) -> 
     with pytest.raises(ConfigError, match=r"nowhere.yaml: no such file"):
         SearchConfig.read(path)
     path.write_text(cfg.dump_yaml(data | {"recipe": None}))
-    with pytest.raises(ConfigError, match=r"s.yaml: recipe: input should be a valid dictionary"):
+    with pytest.raises(ConfigError, match=r"s.yaml, line \d+: recipe: input should be a valid dictionary"):
         SearchConfig.read(path)
 
 

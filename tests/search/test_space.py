@@ -440,10 +440,10 @@ def test_a_search_file_names_recipes(tmp_path: Path) -> None:
         (["fats.yaml"], "fats.yaml: no such file"),
         (
             [{}, "far.yaml"],
-            r"s.yaml: points\[1\]: far.yaml: optimizer.lr = 0.5 lies outside the space .*; widen the space",
+            r"s.yaml, line 4: points\[1\]: far.yaml: optimizer.lr = 0.5 lies outside the space .*; widen the space",
         ),
-        ([7], r"s.yaml: points.0: input should be a valid dictionary"),
-        ("base.yaml", "s.yaml: points: input should be a valid tuple"),
+        ([7], r"s.yaml, line 3: points.0: input should be a valid dictionary"),
+        ("base.yaml", "s.yaml, line 2: points: input should be a valid tuple"),
     ):
         with pytest.raises(ConfigError, match=said):
             points(named)
