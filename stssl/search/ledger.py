@@ -25,6 +25,7 @@ KEYS: dict[str, tuple[str, ...]] = {  # what the state cannot do without
     "result": ("trial", "step", "score", "decision", "seconds", "time"),
     "failed": ("trial", "reason", "time"),
     "lost": ("trial",),
+    "imported": ("trial", "params", "scores", "status", "time"),
     "winner": ("trial",),
     "tested": ("trial", "scores"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from stssl import config as cfg
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.distributions import BaseDistribution
 
 Value = bool | int | float | str | None
 
@@ -74,6 +76,43 @@ class Parameter(cfg.Config):
         if self.int_ is not None:
             return trial.suggest_int(key, low, high)
         return trial.suggest_float(key, low, high, log=self.loguniform is not None)
+
+    def distribution(self) -> BaseDistribution:
+        """As Optuna sees it."""
+        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+        if self.choice is not None:
+            return CategoricalDistribution(self.choice)
+        low, high = self.ends
+        if self.int_ is not None:
+            return IntDistribution(low, high)
+        return FloatDistribution(low, high, log=self.loguniform is not None)
+
+    def levels(self) -> list[Any] | None:
+        """All values in their order; None when there is no end of them."""
+        if self.choice is not None:
+            return list(self.choice)
+        return list(range(self.ends[0], self.ends[1] + 1)) if self.int_ is not None else None
+
+    def to_unit(self, value: Any) -> float:
+        """Where a value lies between 0 and 1: in the middle of its bin when there are finitely many."""
+        levels = self.levels()
+        if levels is not None:
+            same = (v == value and isinstance(v, bool) == isinstance(value, bool) for v in levels)
+            return (next(i for i, is_it in enumerate(same) if is_it) + 0.5) / len(levels)
+        low, high = self.ends
+        if self.loguniform is not None:
+            return math.log(value / low) / math.log(high / low)
+        return (value - low) / (high - low)
+
+    def from_unit(self, unit: float) -> Any:
+        """The value at a place between 0 and 1; of finitely many, all have bins of the same width."""
+        levels = self.levels()
+        if levels is not None:
+            return levels[min(int(unit * len(levels)), len(levels) - 1)]
+        low, high = self.ends
+        value = low * (high / low) ** unit if self.loguniform is not None else low + unit * (high - low)
+        return min(high, max(low, value))
 
     def draw(self, source: random.Random) -> Any:
         """A random value."""

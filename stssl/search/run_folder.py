@@ -25,6 +25,7 @@ from stssl.errors import CheckpointError, ConfigError, DataError, RunError, Stss
 from stssl.files import write_text
 from stssl.search import asha
 from stssl.search.config import SearchConfig
+from stssl.search.sampler import Sampler
 from stssl.search.space import Space
 from stssl.training.evaluate import METRICS
 from stssl.training.parts import algorithm_of
@@ -51,7 +52,7 @@ def check(config: SearchConfig, source: str) -> tuple[Space, Dataset]:
     base = cfg.validate(Recipe, config.recipe, f"{source}: recipe")
     space = Space(config.space, base.dump(), source)
     try:
-        asha.rungs(config.scheduler, base.training.steps, base.training.eval_interval)
+        ladder = asha.rungs(config.scheduler, base.training.steps, base.training.eval_interval)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
     try:
@@ -83,6 +84,7 @@ def check(config: SearchConfig, source: str) -> tuple[Space, Dataset]:
         except StsslError as error:
             fault = str(error).removeprefix(f"{source}: ")
             raise ConfigError(f"{source}: points[{number}]: does not work: {fault}") from None
+    Sampler(config.sampler, space, ladder)  # refuses a space on which it cannot work
     space.check(fits_data)
     return space, dataset
 

@@ -1,105 +1,70 @@
-"""Optuna by ask and tell, rebuilt from the search's state whenever a driver starts."""
+"""The next recipe: a pure function of the configuration, the space and what the ledger says."""
 
 from __future__ import annotations
 
+import itertools
 import random
-import warnings
-from typing import Any, Literal
+from typing import Any
 
-import optuna
-from optuna.trial import TrialState as OptunaState
-from pydantic import Field
-
-from stssl.config import Config
+from stssl.search.samplers.base import Draw, Model, SamplerConfig
+from stssl.search.samplers.evolution import Evolution
+from stssl.search.samplers.grid import Grid
+from stssl.search.samplers.optuna_model import GP, TPE
+from stssl.search.samplers.prior import Ensemble
+from stssl.search.samplers.sobol import Sobol
+from stssl.search.samplers.uniform import Uniform
 from stssl.search.space import Space
-from stssl.search.state import SearchState, TrialState
+from stssl.search.state import SearchState
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
+__all__ = ["Draw", "Sampler", "SamplerConfig"]
 
-
-class SamplerConfig(Config):
-    """Where the next recipe comes from.
-
-    `tpe` is Optuna's multivariate tree-structured Parzen estimator; the first `startup_trials` are drawn at random.
-    """
-
-    name: Literal["tpe", "random"] = "tpe"
-    startup_trials: int = Field(10, ge=1)
-    seed: int = Field(0, ge=0)
+MODELS: dict[str, type[Model]] = {
+    "tpe": TPE, "gp": GP, "cmaes": Evolution, "qmc": Sobol, "random": Uniform, "grid": Grid,
+}  # fmt: skip
+ATTEMPTS = 20  # so many draws may be refused before a point is looked for among those not yet tried
 
 
 class Sampler:
-    """Draws points of a space, given all that the search has seen.
+    """Draws points of a space, and remembers nothing: the same ledger gives the same draw.
 
     Args:
         config: Which sampler.
         space: The space.
-        state: The search so far; its trials are told as what they are (running, pruned, complete, failed).
+        ladder: The training lengths at which trials are compared, shortest first.
+
+    Raises:
+        ConfigError: The sampler cannot work on this space, or the base recipe lies outside it and `prior` counts.
     """
 
-    def __init__(self, config: SamplerConfig, space: Space, state: SearchState) -> None:
+    def __init__(self, config: SamplerConfig, space: Space, ladder: list[int]) -> None:
         self.config, self.space = config, space
-        self._trials: dict[str, optuna.Trial] = {}
-        self._study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
-        for trial in state.of_kind("search"):
-            self.add(trial.id, trial.params)
-            for step, score in trial.scores.items():
-                self.report(trial.id, step, score)
-            if trial.status != "running":
-                self.end(trial)
+        self._model = MODELS[config.name](config, space, ladder)
+        self._prior = Ensemble(config, space, ladder) if config.prior > 0 and not self._model.finite else None
 
-    def draw(self, seen: list[dict[str, Any]], attempts: int = 20) -> dict[str, Any] | None:
-        """A new point.
+    def draw(self, state: SearchState) -> Draw | None:
+        """A point that no search trial of the state has, and that is a recipe; None when the space is used up."""
+        trials = state.of_kind("search")
+        seen = {_key(trial.params) for trial in trials}
+        # Optuna repeats itself when a study is rebuilt with the same seed, so the seed moves with the trials.
+        source = random.Random(f"{self.config.seed}/{len(trials)}")
+        share = self._prior.share(state) if self._prior else 0.0
+        proposals = self._model.proposals(state, source)
+        for _ in itertools.count() if self._model.finite else range(ATTEMPTS):
+            if self._prior and source.random() < share:
+                draw: Draw | None = self._prior.draw(state, source)
+            else:
+                draw = next(proposals, None)
+            if draw is None:
+                return None
+            if _key(draw.params) not in seen and self.space.fault(draw.params) is None:
+                return draw
+        return self._unseen([trial.params for trial in trials], source)
 
-        Args:
-            seen: All earlier points.
-            attempts: How many draws may repeat an earlier point before one is looked for among those not yet tried.
+    def _unseen(self, seen: list[dict[str, Any]], source: random.Random) -> Draw | None:
+        while (point := self.space.unseen(seen, source)) is not None and self.space.fault(point) is not None:
+            seen.append(point)
+        return None if point is None else Draw(point, {"sampler": "unseen"})
 
-        Returns:
-            Dotted key to value, or None when the space is used up.
-        """
-        for attempt in range(attempts):
-            # Optuna repeats itself when a study is rebuilt with the same seed, so the seed moves with the trials.
-            seed = (self.config.seed * 1_000_003 + len(seen) * 101 + attempt) % 2**32
-            self._study.sampler = self._make_sampler(seed)
-            trial = self._study.ask()
-            values = self.space.suggest(trial)
-            # A draw is only a proposal: the trial that comes of it enters by `add`, just as it does after a restart.
-            self._study.tell(trial, state=OptunaState.FAIL)
-            if values not in seen:
-                return values
-        return self.space.unseen(seen, random.Random(seed))
 
-    def _make_sampler(self, seed: int) -> optuna.samplers.BaseSampler:
-        if self.config.name == "random":
-            return optuna.samplers.RandomSampler(seed=seed)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # group: conditional keys
-            return optuna.samplers.TPESampler(
-                n_startup_trials=self.config.startup_trials,
-                group=True,
-                multivariate=True,
-                constant_liar=True,
-                seed=seed,
-            )
-
-    def add(self, name: str, values: dict[str, Any]) -> None:
-        """A trial with these values is running."""
-        self._study.sampler = optuna.samplers.RandomSampler(seed=0)  # the values are given: no model is needed
-        self._study.enqueue_trial(values)
-        trial = self._study.ask()
-        self.space.suggest(trial)
-        self._trials[name] = trial
-
-    def report(self, name: str, step: int, score: float) -> None:
-        """A running trial has a score at a step."""
-        self._trials[name].report(score, step)
-
-    def end(self, trial: TrialState) -> None:
-        """A trial ended: completed, stopped (told as pruned at its last step) or failed."""
-        handle = self._trials.pop(trial.id)
-        if trial.status == "completed":
-            self._study.tell(handle, trial.score)
-        else:
-            state = OptunaState.PRUNED if trial.status == "stopped" else OptunaState.FAIL
-            self._study.tell(handle, state=state)
+def _key(params: dict[str, Any]) -> frozenset[tuple[str, Any]]:
+    return frozenset(params.items())

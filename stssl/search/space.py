@@ -87,9 +87,10 @@ class Space:
 
     def suggest(self, trial: optuna.trial.BaseTrial) -> dict[str, Any]:
         """Ask Optuna for all keys that exist (define by run)."""
-        return self._fill(lambda key, parameter: parameter.suggest(trial, key))
+        return self.fill(lambda key, parameter: parameter.suggest(trial, key))
 
-    def _fill(self, value_of: Callable[[str, Parameter], Any]) -> dict[str, Any]:
+    def fill(self, value_of: Callable[[str, Parameter], Any]) -> dict[str, Any]:
+        """A point, its values asked for key by key, those of keys that do not exist left out."""
         values: dict[str, Any] = {}
         for key, parameter in self.parameters.items():
             if self.active(key, values):
@@ -121,6 +122,14 @@ class Space:
         return cfg.validate(
             Recipe, cfg.with_overrides(self.base, values, plugins=PLUGINS), f"{self.source}: recipe with {shown}"
         )
+
+    def fault(self, values: dict[str, Any]) -> str | None:
+        """Why a point is no valid recipe; None when it is one."""
+        try:
+            self.recipe(values)
+        except ConfigError as error:
+            return str(error)
+        return None
 
     def base_point(self) -> dict[str, Any]:
         """The base recipe as a point of the space, where its values lie in the ranges.
@@ -166,7 +175,7 @@ class Space:
                 )
             return value
 
-        return self._fill(value_of)
+        return self.fill(value_of)
 
     def point_of(self, recipe: Recipe, where: str) -> dict[str, Any]:
         """A recipe as a point of the space.
@@ -220,7 +229,7 @@ class Space:
         for _ in range(draws):
             if time.monotonic() > end:
                 break
-            extra(self.recipe(self._fill(lambda key, parameter: parameter.draw(random_state))))
+            extra(self.recipe(self.fill(lambda key, parameter: parameter.draw(random_state))))
 
     def _draw_with(self, key: str, value: Any, flat: dict[str, Any]) -> dict[str, Any]:
         """A draw in which `key` exists and has `value`, otherwise as near to the base recipe as the space allows."""
@@ -240,4 +249,4 @@ class Space:
                 return base if base in wanted[name] else wanted[name][0]
             return base if parameter.contains(base) else parameter.extremes()[0]
 
-        return self._fill(value_of)
+        return self.fill(value_of)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from stssl.search.ledger import Event
 
-Status = Literal["running", "stopped", "completed", "failed"]
+Status = Literal["running", "paused", "stopped", "completed", "failed"]  # paused: at a rung, may yet be promoted
 
 
 @dataclass
@@ -23,6 +23,10 @@ class TrialState:
         results: The raw result events, oldest first.
         reason: Why it was stopped or failed.
         lost: How often its worker or node died.
+        fault: The kind of failure: diverged, raised, out_of_memory, hung, silent, infrastructure; empty without one.
+        by: How the sampler came upon it, as `Draw.by` says.
+        arrived: Step to the place of its result in the order of all results and failures of the ledger.
+        failed_at: The place of its failure in that order.
     """
 
     id: str
@@ -37,6 +41,10 @@ class TrialState:
     reason: str = ""
     lost: int = 0
     ended: float | None = None
+    fault: str = ""
+    by: dict[str, Any] = field(default_factory=dict)
+    arrived: dict[int, int] = field(default_factory=dict)
+    failed_at: int | None = None
 
     @property
     def step(self) -> int:
@@ -65,7 +73,12 @@ class TrialState:
 
 @dataclass
 class SearchState:
-    """All trials of a search in the order of their creation, and how far the search has come."""
+    """All trials of a search in the order of their creation, and how far the search has come.
+
+    Attributes:
+        sequence: How many results and failures the ledger holds.
+        imported: Trials of other searches; a sampler learns from them, and nothing else looks at them.
+    """
 
     trials: dict[str, TrialState] = field(default_factory=dict)
     winner: str | None = None
@@ -73,6 +86,8 @@ class SearchState:
     finished: bool = False
     losses: list[str] = field(default_factory=list)
     exhausted: bool = False
+    sequence: int = 0
+    imported: list[TrialState] = field(default_factory=list)
 
     @classmethod
     def replay(cls, events: Iterable[Event]) -> SearchState:
@@ -85,17 +100,31 @@ class SearchState:
     def apply(self, event: Event) -> None:
         """Take in one event; kinds that say nothing about trials are passed over."""
         kind = event["event"]
+        if kind in ("result", "failed"):
+            self.sequence += 1
         if kind in ("result", "failed", "lost") and event["trial"] not in self.trials:
             return  # the user deleted the damaged line that created it
         if kind == "created":
             self.trials[event["trial"]] = TrialState(
-                event["trial"], event["kind"], event["params"], event["recipe"], event["time"], event.get("of")
-            )
+                event["trial"], event["kind"], event["params"], event["recipe"], event["time"], event.get("of"),
+                by=event.get("by", {}),
+            )  # fmt: skip
+        elif kind == "imported":
+            scores = {int(step): score for step, score in event["scores"].items()}  # JSON's keys are strings
+            self.imported.append(
+                TrialState(
+                    event["trial"], "search", event["params"], {}, event["time"],
+                    status=event["status"], scores=scores, fault=event.get("fault", ""),
+                )
+            )  # fmt: skip
         elif kind == "result":
             trial = self.trials[event["trial"]]
             trial.results.append(event)
             trial.scores[event["step"]] = event["score"]
-            if event["decision"] != "continue":
+            trial.arrived[event["step"]] = self.sequence
+            if event["decision"] == "pause":
+                trial.status = "paused"
+            elif event["decision"] != "continue":
                 trial.status = "stopped" if event["decision"] == "stop" else "completed"
                 trial.reason, trial.ended = event.get("reason", ""), event["time"]
             self.losses = []
@@ -109,6 +138,7 @@ class SearchState:
         elif kind == "failed":
             trial = self.trials[event["trial"]]
             trial.status, trial.reason, trial.ended = "failed", event["reason"], event["time"]
+            trial.fault, trial.failed_at = event.get("kind", ""), self.sequence
         elif kind == "winner":
             self.winner = event["trial"]
         elif kind == "tested":

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from stssl.errors import ConfigError, RunError
+from stssl.errors import RunError
 from stssl.search import asha, replicate
 from stssl.search.config import SearchConfig
 from stssl.search.ledger import Event, Ledger
 from stssl.search.results import more_is_better
-from stssl.search.sampler import Sampler
+from stssl.search.sampler import Draw, Sampler
 from stssl.search.space import Space
 from stssl.search.state import SearchState, TrialState
 from stssl.training.recipe import Recipe
@@ -55,9 +55,9 @@ class Study:
     def __init__(self, config: SearchConfig, space: Space, ledger: Ledger) -> None:
         self.config, self.space, self.ledger = config, space, ledger
         self.state = SearchState.replay(ledger.events)
-        self.sampler = Sampler(config.sampler, space, self.state)
         training = Recipe.model_validate(config.recipe).training
         self.ladder = asha.rungs(config.scheduler, training.steps, training.eval_interval)
+        self.sampler = Sampler(config.sampler, space, self.ladder)
         self.more_is_better = more_is_better(config.metric)
         self._points = [space.base_point(), *(space.point(p, f"points[{i}]") for i, p in enumerate(config.points))]
         self._unfinished = [t for t in self.state.trials.values() if t.status == "running"]
@@ -96,22 +96,17 @@ class Study:
     def _new_trial(self) -> Job | None:
         trials = self.state.of_kind("search")
         seen = [t.params for t in trials]
-        points = [p for p in self._points[len(trials) :] if p not in seen]
-        while True:
-            params = points[0] if points else self.sampler.draw(seen)
-            if params is None:
-                self.record("exhausted")
-                return None
-            try:
-                recipe = self.space.recipe(params)
-            except ConfigError:  # the space's check draws 200 points; a rarer misfit is skipped, not tried
-                seen.append(params)
-                points = points[1:]
-                continue
-            name = f"t{max((int(t.id[1:]) for t in trials), default=0) + 1:04d}"
-            self.record("created", trial=name, kind="search", params=params, recipe=recipe.dump())
-            self.sampler.add(name, params)
-            return Job(name, recipe.dump(), 0)
+        # a misfit among the first points is skipped, not tried
+        points = (p for p in self._points if p not in seen and self.space.fault(p) is None)
+        point = next(points, None)
+        draw = self.sampler.draw(self.state) if point is None else Draw(point, {"sampler": "point"})
+        if draw is None:
+            self.record("exhausted")
+            return None
+        name = f"t{max((int(t.id[1:]) for t in trials), default=0) + 1:04d}"
+        recipe = self.space.recipe(draw.params).dump()
+        self.record("created", trial=name, kind="search", params=draw.params, recipe=recipe, by=draw.by)
+        return Job(name, recipe, 0)
 
     def _new_replicate(self) -> Job | Next:
         existing = {t.id for t in self.state.of_kind("replicate")}
@@ -161,10 +156,6 @@ class Study:
             "result", trial=name, step=step, score=score, decision=decision, seconds=round(seconds, 4),
             validation=scores, train=finite, **({"reason": reason} if decision == "stop" else {}),
         )  # fmt: skip
-        if trial.kind == "search":
-            self.sampler.report(name, step, score)
-            if decision != "continue":
-                self.sampler.end(trial)
         return decision
 
     def fail(self, name: str, kind: str, reason: str) -> str:
@@ -178,8 +169,6 @@ class Study:
         trial = self.state.trials[name]
         if trial.status == "running":
             self.record("failed", trial=name, kind=kind, reason=f"{kind}: {reason}")
-            if trial.kind == "search":
-                self.sampler.end(trial)
         return "failed"
 
     def lost(self, name: str, reason: str, out_of_memory: bool) -> None:
