@@ -21,7 +21,6 @@ __all__ = ["Draw", "Sampler", "SamplerConfig"]
 MODELS: dict[str, type[Model]] = {
     "tpe": TPE, "gp": GP, "cmaes": Evolution, "qmc": Sobol, "random": Uniform, "grid": Grid,
 }  # fmt: skip
-ATTEMPTS = 20  # so many draws may be refused before a point is looked for among those not yet tried
 
 
 class Sampler:
@@ -39,7 +38,7 @@ class Sampler:
     def __init__(self, config: SamplerConfig, space: Space, ladder: list[int]) -> None:
         self.config, self.space = config, space
         self._model = MODELS[config.name](config, space, ladder)
-        self._prior = Ensemble(config, space, ladder) if config.prior > 0 and not self._model.finite else None
+        self._prior = Ensemble(config, space, ladder) if config.prior > 0 and config.name != "grid" else None
 
     def draw(self, state: SearchState) -> Draw | None:
         """A point that no search trial of the state has, and that is a recipe; None when the space is used up."""
@@ -49,7 +48,7 @@ class Sampler:
         source = random.Random(f"{self.config.seed}/{len(trials)}")
         share = self._prior.share(state) if self._prior else 0.0
         proposals = self._model.proposals(state, source)
-        for _ in itertools.count() if self._model.finite else range(ATTEMPTS):
+        for _ in itertools.count() if self._model.attempts is None else range(self._model.attempts):
             if self._prior and source.random() < share:
                 draw: Draw | None = self._prior.draw(state, source)
             else:

@@ -130,7 +130,9 @@ class History:
             self.fail(name, end)
         return name
 
-    def imported(self, params: dict[str, Any], scores: dict[int, float], status: str = "completed", **more: Any) -> None:
+    def imported(
+        self, params: dict[str, Any], scores: dict[int, float], status: str = "completed", **more: Any
+    ) -> None:
         told = {str(step): score for step, score in scores.items()}
         name = f"x{len(self.state.imported)}"
         self._apply("imported", trial=name, params=params, scores=told, status=status, source="elsewhere", **more)

@@ -57,7 +57,7 @@ class Model:
         ConfigError: It cannot work on this space.
     """
 
-    finite = False  # whether its proposals come to an end, at which the space is used up
+    attempts: int | None = 20  # so many proposals may be refused; None: they come to an end, and the space is used up
 
     def __init__(self, config: SamplerConfig, space: Space, ladder: list[int]) -> None:
         self.config, self.space, self.ladder = config, space, ladder

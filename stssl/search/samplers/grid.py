@@ -13,13 +13,13 @@ from stssl.search.state import SearchState
 
 
 class Grid(Model):
-    """Every combination of values once; the last key of the space changes fastest.
+    """Every combination of values once; the last key changes fastest, and conditional keys faster than their parents.
 
     Raises:
         ConfigError: A key has no end of values.
     """
 
-    finite = True
+    attempts = None
 
     def __init__(self, config: SamplerConfig, space: Space, ladder: list[int]) -> None:
         super().__init__(config, space, ladder)

@@ -130,6 +130,8 @@ class GP(OptunaModel):
     way there is pending: expected improvement is taken over what it may yet find.
     """
 
+    attempts = 5  # each one is fitted anew
+
     def __init__(self, config: SamplerConfig, space: Space, ladder: list[int]) -> None:
         super().__init__(config, space, ladder)
         always = sum(not parameter.when for parameter in space.parameters.values())
