@@ -26,6 +26,7 @@ from stssl.files import write_text
 from stssl.search.asha import rungs
 from stssl.search.config import SearchConfig
 from stssl.search.objectives import Objectives
+from stssl.search.sampler import Sampler
 from stssl.search.space import Space
 from stssl.training.parts import algorithm_of
 from stssl.training.recipe import WARMUPS, Recipe
@@ -84,6 +85,7 @@ def check(config: SearchConfig, source: str) -> tuple[Space, Dataset]:
         except StsslError as error:
             fault = str(error).removeprefix(f"{source}: ")
             raise ConfigError(f"{source}: points[{number}]: does not work: {fault}") from None
+    Sampler(config.sampler, space, ladder)  # refuses a space on which it cannot work
     space.check(fits)
     return space, dataset
 

@@ -1,54 +1,69 @@
-"""Shim until the real one is merged."""
+"""The next recipe: a pure function of the configuration, the space and what the ledger says."""
 
 from __future__ import annotations
 
+import itertools
 import random
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
-from pydantic import Field
-
-from stssl.config import Config
+from stssl.search.samplers.base import Draw, Model, SamplerConfig
+from stssl.search.samplers.evolution import Evolution
+from stssl.search.samplers.grid import Grid
+from stssl.search.samplers.optuna_model import GP, TPE
+from stssl.search.samplers.prior import Ensemble
+from stssl.search.samplers.sobol import Sobol
+from stssl.search.samplers.uniform import Uniform
 from stssl.search.space import Space
 from stssl.search.state import SearchState
 
+__all__ = ["Draw", "Sampler", "SamplerConfig"]
 
-class SamplerConfig(Config):
-    """Where the next recipe comes from."""
-
-    name: Literal["tpe", "random"] = "tpe"
-    startup_trials: int = Field(10, ge=1)
-    seed: int = Field(0, ge=0)
-
-
-class Draw(NamedTuple):
-    params: dict[str, Any]
-    by: dict[str, Any]
+MODELS: dict[str, type[Model]] = {
+    "tpe": TPE, "gp": GP, "cmaes": Evolution, "qmc": Sobol, "random": Uniform, "grid": Grid,
+}  # fmt: skip
 
 
 class Sampler:
+    """Draws points of a space, and remembers nothing: the same ledger gives the same draw.
+
+    Args:
+        config: Which sampler.
+        space: The space.
+        ladder: The training lengths at which trials are compared, shortest first.
+
+    Raises:
+        ConfigError: The sampler cannot work on this space, or the base recipe lies outside it and `prior` counts.
+    """
+
     def __init__(self, config: SamplerConfig, space: Space, ladder: list[int]) -> None:
         self.config, self.space = config, space
+        self._model = MODELS[config.name](config, space, ladder)
+        self._prior = Ensemble(config, space, ladder) if config.prior > 0 and config.name != "grid" else None
 
     def draw(self, state: SearchState) -> Draw | None:
-        from stssl.errors import ConfigError
+        """A point that no search trial of the state has, and that is a recipe; None when the space is used up."""
+        trials = state.of_kind("search")
+        seen = {_key(trial.params) for trial in trials}
+        # Optuna repeats itself when a study is rebuilt with the same seed, so the seed moves with the trials.
+        source = random.Random(f"{self.config.seed}/{len(trials)}")
+        share = self._prior.share(state) if self._prior else 0.0
+        proposals = self._model.proposals(state, source)
+        for _ in itertools.count() if self._model.attempts is None else range(self._model.attempts):
+            if self._prior and source.random() < share:
+                draw: Draw | None = self._prior.draw(state, source)
+            else:
+                draw = next(proposals, None)
+            if draw is None:
+                return None
+            if _key(draw.params) not in seen and self.space.fault(draw.params) is None:
+                return draw
+        return self._unseen([trial.params for trial in trials], source)
 
-        seen = [t.params for t in state.of_kind("search")]
-        source = random.Random(self.config.seed * 1000003 + len(seen))
-        bad = []
-        for _ in range(20):
-            values = self.space._fill(lambda key, parameter: parameter.draw(source))
-            if values not in seen:
-                try:
-                    self.space.recipe(values)
-                except ConfigError:
-                    bad.append(values)
-                    continue
-                return Draw(values, {"sampler": "random"})
-        while (values := self.space.unseen(seen + bad, source)) is not None:
-            try:
-                self.space.recipe(values)
-            except ConfigError:
-                bad.append(values)
-                continue
-            return Draw(values, {"sampler": "unseen"})
-        return None
+    def _unseen(self, seen: list[dict[str, Any]], source: random.Random) -> Draw | None:
+        while (point := self.space.unseen(seen, source)) is not None and self.space.fault(point) is not None:
+            seen.append(point)
+        return None if point is None else Draw(point, {"sampler": "unseen"})
+
+
+def _key(params: dict[str, Any]) -> frozenset[tuple[str, Any]]:
+    return frozenset(params.items())

@@ -183,7 +183,7 @@ class SearchState:
         trial = TrialState(event["trial"], "search", event["params"], {}, status=event["status"])
         trial.scores, trial.arrived = scores, dict.fromkeys(scores, 0)
         trial.second = {int(step): score for step, score in event.get("second", {}).items()}
-        trial.fault, trial.failed_at = event.get("kind", ""), 0 if event["status"] == "failed" else None
+        trial.fault, trial.failed_at = event.get("fault", ""), 0 if event["status"] == "failed" else None
         self.imported.append(trial)
 
     def of_kind(self, kind: str, *statuses: Status) -> list[TrialState]:

@@ -54,7 +54,7 @@ def imports(
                 outside += 1
                 continue
             status = "paused" if trial.status == "running" else trial.status
-            more = {"kind": trial.fault} if trial.fault else {}
+            more = {"fault": trial.fault} if trial.fault else {}
             more |= {"second": trial.second} if trial.second else {}  # type: ignore[dict-item]
             events.append({
                 "trial": f"{Path(folder).name}/{trial.id}", "params": params, "scores": trial.scores, "status": status, **more,

@@ -97,6 +97,51 @@ class Script:
         return SearchState.replay(self.events)
 
 
+class History:
+    """A state made of search trials as a sampler sees them."""
+
+    def __init__(self) -> None:
+        self.state = SearchState()
+        self.recipe = make_config().recipe
+
+    def new(self, params: dict[str, Any], by: dict[str, Any] | None = None) -> str:
+        """A trial begins; returns its name."""
+        name = f"t{len(self.state.trials) + 1:04d}"
+        more = {} if by is None else {"by": by}
+        self._apply("created", trial=name, kind="search", params=params, recipe=self.recipe, **more)
+        return name
+
+    def result(self, name: str, step: int, score: float, decision: str = "continue") -> None:
+        self._apply("result", trial=name, step=step, score=score, decision=decision, seconds=1.0)
+
+    def fail(self, name: str, kind: str) -> None:
+        self._apply("failed", trial=name, kind=kind, reason=f"{kind}: on purpose")
+
+    def add(
+        self, params: dict[str, Any], scores: dict[int, float] | None = None, end: str = "continue",
+        by: dict[str, Any] | None = None,
+    ) -> str:  # fmt: skip
+        """A trial with all its results; `end` is what was decided at the last one, or a kind of failure."""
+        name = self.new(params, by)
+        steps = sorted(scores or {})
+        decided = end in ("continue", "pause", "stop", "complete")
+        for step in steps:
+            self.result(name, step, scores[step], end if decided and step == steps[-1] else "continue")
+        if not decided:
+            self.fail(name, end)
+        return name
+
+    def imported(
+        self, params: dict[str, Any], scores: dict[int, float], status: str = "completed", **more: Any
+    ) -> None:
+        told = {str(step): score for step, score in scores.items()}
+        name = f"x{len(self.state.imported)}"
+        self._apply("imported", trial=name, params=params, scores=told, status=status, source="elsewhere", **more)
+
+    def _apply(self, event: str, **fields: Any) -> None:
+        self.state.apply({"event": event, "time": 0.0, **fields})
+
+
 class Crash(Exception):
     """The driver is gone."""
 
@@ -269,6 +314,11 @@ def space_of() -> Callable[[SearchConfig], Space]:
 @pytest.fixture(scope="session")
 def script() -> type[Script]:
     return Script
+
+
+@pytest.fixture
+def history() -> History:
+    return History()
 
 
 @pytest.fixture

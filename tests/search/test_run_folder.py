@@ -308,6 +308,6 @@ def test_a_warm_up_beyond_the_first_rung_is_refused(config: SearchConfig) -> Non
     with pytest.raises(ConfigError, match=said):
         run_folder.check(cfg.validate(SearchConfig, data, "s.yaml"), "s.yaml")
     base = data["recipe"] | {"distillation": {"rampup_steps": 20}}
-    with pytest.raises(ConfigError, match="distillation.rampup_steps 20: lasts beyond scheduler.grace_steps 10"):
+    with pytest.raises(ConfigError, match=r"distillation.rampup_steps 20: lasts beyond scheduler.grace_steps 10"):
         run_folder.check(cfg.validate(SearchConfig, data | {"recipe": base}, "s.yaml"), "s.yaml")
     run_folder.check(cfg.validate(SearchConfig, data | {"scheduler": {"name": "none"}}, "s.yaml"), "s.yaml")
