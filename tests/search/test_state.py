@@ -69,6 +69,20 @@ def test_imported(script: Any) -> None:
     assert s.state.trials == {} and s.state.imported[0].scores == {10: 0.5}
 
 
+def test_what_samplers_ask_for(script: Any) -> None:
+    s = script().trial("t0001").add("created", trial="t0002", kind="search", params={}, recipe={}, by={"sampler": "gp"})
+    s.result("t0001", 10, 0.5).result("gone", 10, 0.5).result("t0002", 10, 0.4, "pause").result("t0001", 20, 0.6)
+    s.failed("t0001")
+    s.add("imported", trial="x", params={"a": 1}, scores={"10": 0.5}, status="failed", source="there", fault="hung")
+    state = s.state
+    one, two, other = state.trials["t0001"], state.trials["t0002"], state.imported[0]
+    assert (one.by, one.fault, one.arrived, one.failed_at) == ({}, "raised", {10: 1, 20: 3}, 4)
+    assert (two.by, two.fault, two.arrived, two.failed_at) == ({"sampler": "gp"}, "", {10: 2}, None)
+    assert two.status == "paused" and state.sequence == 4
+    assert (other.scores, other.status, other.fault, other.params) == ({10: 0.5}, "failed", "hung", {"a": 1})
+    assert len(state.trials) == 2 and state.count("failed") == 1
+
+
 def test_kinds_and_counts(script: Any) -> None:
     s = (
         script()

@@ -87,6 +87,16 @@ def test_first_the_base_recipe_then_the_points_then_draws(backend, search_config
     assert params[1] == {**params[0], "optimizer.lr": 0.02}
     assert params[2] == {"framework": "plain", "optimizer.lr": 1e-4, "algorithm.name": "supervised"}
     assert params[3] not in params[:3] and params[4] not in params[:4]
+    by = [t.by["sampler"] for t in run.study.state.of_kind("search")]
+    assert by[:3] == ["point"] * 3 and "point" not in by[3:]
+
+
+def test_a_first_point_that_is_no_recipe_is_skipped(backend, search_config) -> None:
+    space = {"optimizer.warmup_steps": {"int": [0, 200]}}  # 90 and more do not fit
+    points = [{"optimizer.warmup_steps": 150}, {"optimizer.warmup_steps": 7}]
+    run = backend(search_config(trials=3, space=space, points=points), crash=0.2)
+    trials = run.run().of_kind("search")
+    assert trials[1].params == {"optimizer.warmup_steps": 7} and trials[2].by["sampler"] != "point"
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import random
 import warnings
 from collections.abc import Iterable, Iterator
@@ -25,13 +24,10 @@ _ONCE = datetime(2000, 1, 1)  # Optuna wants times, and does nothing with them
 
 
 class _Frozen(FrozenTrial):
-    """A trial of which Optuna may make as many copies as it likes: nothing inside it is ever changed.
-
-    A study copies deeply what it is given, which took most of a draw's time.
-    """
+    """A trial that is made for one study, which may have it: to copy it deeply took most of a draw's time."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Frozen:
-        return copy.copy(self)
+        return self
 
 
 class OptunaModel(Model):
@@ -85,11 +81,11 @@ class OptunaModel(Model):
             value=value,
             datetime_start=_ONCE,
             datetime_complete=_ONCE if state.is_finished() else None,
-            params=trial.params,
+            params=dict(trial.params),
             distributions={key: self._distributions[key] for key in trial.params},
             user_attrs={},
             system_attrs={},
-            intermediate_values=scores or {},
+            intermediate_values=dict(scores or {}),
         )
 
 

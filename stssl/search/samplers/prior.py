@@ -5,8 +5,9 @@ from the model: anywhere in the space, around the base recipe, and around the be
 each of the last two gets is decided by how well it would have explained the best trials. As evidence comes in,
 the model takes over.
 
-Deviations from the paper: its schedule of Hyperband brackets is replaced by how far the search has come, and the
-ensemble's weight fades beside a model, as our samplers have one.
+Deviations from the paper: r is how far the search has come, not the rung of a Hyperband bracket; the incumbent is
+scored by the same kind of distribution as the prior, as if every key of it were drawn anew; and the ensemble fades, as it
+stands beside a model here.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from stssl.search.space import Space
 from stssl.search.state import SearchState, TrialState
 
 _ETA = 3  # the paper's; the search's own reduction factor would let the pace of pruning steer the draws
-_SIGMA = 0.25  # of the unit interval; the paper, appendix
-_MUTATED = 0.5  # chance that a draw around the incumbent changes a key; the paper, appendix
+_SIGMA = 0.25  # of the unit interval, as in the paper
+_MUTATED = 0.5  # chance that a draw around the incumbent changes a key, as in the paper
 
 
 class Around:
@@ -103,9 +104,9 @@ class Ensemble:
     def weights(self, state: SearchState) -> dict[str, float]:
         """The chances of `uniform`, `prior` and `incumbent`; they sum to 1.
 
-        Anywhere gets 1 / (1 + η^r), r the index of the highest rung that was reached (the paper, section 5.1). The rest
+        Anywhere gets 1 / (1 + η^r), r the index of the highest rung that was reached. The rest
         is divided in proportion to the densities of the best trials at the highest rung with η results, weighted n for
-        the best to 1 for the last of n (equations 2 and 3); without such a rung the prior has it all.
+        the best to 1 for the last of n; without such a rung the prior has it all.
         """
         trials = [t for t in state.of_kind("search") if t.status != "failed"]
         results = {rung: [t for t in trials if rung in t.scores] for rung in self.ladder}
