@@ -296,3 +296,10 @@ def test_the_demo_is_a_valid_search() -> None:
     config = SearchConfig.read(Path(__file__).parents[2] / "search_spaces" / "demo.yaml")
     assert config.recipe["optimizer"]["lr"] == 5e-5 and config.space["optimizer.lr"].loguniform == (5e-5, 3e-3)
     assert config.note.startswith("103 patches") and "\n" not in config.note
+
+
+def test_a_run_from_before_a_setting_was_there(config: SearchConfig, tmp_path: Path) -> None:
+    run_folder.create(tmp_path / "run", config, read_card(config.recipe["data"]["shards"]))
+    read, manifest = run_folder.load(tmp_path / "run")
+    del manifest["search"]["constraints"]
+    run_folder.check_unchanged(read, manifest)
