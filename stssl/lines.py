@@ -70,7 +70,7 @@ def _located(text: str, source: str, lines: dict[str, int], overrides: Collectio
         return text
     fault = text.removeprefix(f"{source}: ")
     for keys in _candidates(fault):
-        if any(keys == key or keys.startswith(f"{key}.") for key in overrides):
+        if any(keys == key or keys.startswith((f"{key}.", f"{key}[")) for key in overrides):
             return text
         if keys in lines:
             return f"{source}, line {lines[keys]}: {fault}"

@@ -54,12 +54,13 @@ space:
         ("seed: by the command line", None),
         ("optimizer.nested: by the command line", None),
         ("optimizer: unknown key 'nested'", None),
+        ("many[0]: optimizer.lr = 2 lies outside", None),
     ],
 )
 def test_lines_of_keys(tmp_path: Path, fault: str, line: int | None) -> None:
     path = tmp_path / "f.yaml"
     path.write_text(TEXT)
-    with pytest.raises(DataError) as caught, located(path, {"seed": 1, "optimizer.nested": 2}):
+    with pytest.raises(DataError) as caught, located(path, {"seed": 1, "optimizer.nested": 2, "many": []}):
         raise DataError(f"{path}: {fault}\n{path}: {fault}\nelsewhere.yaml: optimizer.lr: {fault}")
     said = f"{path}, line {line}: {fault}" if line else f"{path}: {fault}"
     assert str(caught.value) == f"{said}\n{said}\nelsewhere.yaml: optimizer.lr: {fault}"

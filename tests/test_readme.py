@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import torch
 
@@ -22,6 +23,7 @@ from stssl.encodings.encoder import EncoderConfig, MetadataEncoder
 from stssl.models.backbone import ModelConfig, build_backbone
 from stssl.models.injection.base import Injection
 from stssl.search.config import SearchConfig
+from stssl.search.json_schema import search_schema
 from stssl.search.space import Space
 from tests.algorithms.asking import seen
 
@@ -96,6 +98,7 @@ def test_search_space(tmp_path: Path) -> None:
     (block,) = (block for block in YAML if block.startswith("name:"))
     shutil.copytree(Path(__file__).parents[1] / "search_spaces" / "recipes", tmp_path / "recipes")
     (tmp_path / "space.yaml").write_text(block)
+    jsonschema.validate(parse_yaml(block, "README.md"), search_schema())
     config = SearchConfig.read(tmp_path / "space.yaml")
     space = Space(config.space, config.recipe, constraints=config.constraints)
     assert config.trials == 64 and space.base_point()["algorithm.threshold"] == 0.95

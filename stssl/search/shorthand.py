@@ -46,17 +46,17 @@ def expand(space: dict[str, Any], source: str) -> tuple[dict[str, Any], dict[str
     for key, value in space.items():
         if isinstance(value, dict) and "plugin" in value:
             new = _plugins(key, value, f"{source}: space.{key}")
-        elif isinstance(value, dict | list):
+        elif isinstance(value, dict):
             new = {key: value}
         else:
-            fixed[key] = value
+            fixed[key] = _scalar(value, f"{source}: space.{key}")
             continue
         for name in new:
             if name in (flat if key == name else {**flat, **space}):
                 raise ConfigError(f"{source}: space.{name}: stands under space.{key} too; remove one of them")
         flat |= new
     for key, value in flat.items():
-        when = value.get("when") if isinstance(value, dict) else None
+        when = value.get("when")
         for parent in when if isinstance(when, dict) else ():
             if parent in fixed:
                 raise ConfigError(
@@ -64,6 +64,14 @@ def expand(space: dict[str, Any], source: str) -> tuple[dict[str, Any], dict[str
                     f"{{choice: [{fixed[parent]}]}} where others depend on it"
                 )
     return flat, fixed
+
+
+def _scalar(value: Any, where: str) -> Any:
+    if isinstance(value, list):
+        raise ConfigError(
+            f"{where}: a list alone says not how to search; write {{choice: {value}}}, or uniform, loguniform, int"
+        )
+    return value
 
 
 def _plugins(group: str, value: dict[str, Any], where: str) -> dict[str, Any]:
@@ -88,7 +96,7 @@ def _plugins(group: str, value: dict[str, Any], where: str) -> dict[str, Any]:
             here = f"{where}.plugin.{name}.{setting}"
             if setting not in known[group][name]:
                 raise ConfigError(f"{here}: no such setting; {did_you_mean(str(setting), known[group][name])}")
-            data: Any = given if isinstance(given, dict | list) else {"choice": [given]}
+            data = given if isinstance(given, dict) else {"choice": [_scalar(given, here)]}
             parameter = cfg.validate(Parameter, data, here)
             first = users.setdefault(setting, [])
             if first and found[setting][0] != parameter:

@@ -142,25 +142,25 @@ def refused(arguments: list[Any], *said: str, capsys: pytest.CaptureFixture[str]
 
 # what is changed in the search file, and what the message must name: file, key, value, remedy
 BAD_SEARCHES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
-    "misspelt key": ({"trails": 3}, ("s.yaml", "trails", "did you mean 'trials'")),
-    "misspelt recipe key": ({"recipe.optimizer.lrr": 1}, ("s.yaml", "optimizer", "lrr", "did you mean 'lr'")),
+    "misspelt key": ({"trails": 3}, ("s.yaml, line ", "trails", "did you mean 'trials'")),
+    "misspelt recipe key": ({"recipe.optimizer.lrr": 1}, ("s.yaml, line ", "optimizer", "lrr", "did you mean 'lr'")),
     "misspelt plugin": ({"recipe.algorithm": {"name": "fixmach"}}, ("s.yaml", "fixmach", "did you mean 'fixmatch'")),
-    "value out of range": ({"recipe.optimizer.lr": -1}, ("s.yaml", "recipe: optimizer.lr", "-1")),
+    "value out of range": ({"recipe.optimizer.lr": -1}, ("s.yaml, line ", "recipe: optimizer.lr", "-1")),
     "wrong type": ({"recipe.training.steps": "many"}, ("s.yaml", "training.steps", "many")),
     "no recipe": ({"recipe": None}, ("s.yaml", "recipe")),
     "no name": ({"name": None}, ("s.yaml", "name")),
-    "empty space": ({"space": {}}, ("s.yaml", "space", "empty", "optimizer.lr")),
+    "empty space": ({"space": {}}, ("s.yaml, line ", "space", "empty", "optimizer.lr")),
     "unknown searched key": (
         {"space": {"optimizer.rl": {"uniform": [0.1, 0.2]}}},
         ("s.yaml", "optimizer.rl", "did you mean"),
     ),
     "searched value out of range": (
         {"space": {"algorithm.threshold": {"uniform": [0.5, 1.5]}}},
-        ("s.yaml", "space.algorithm.threshold", "1.5"),
+        ("s.yaml, line ", "space.algorithm.threshold", "1.5"),
     ),
     "base outside the space": (
         {"space": {"algorithm.threshold": {"uniform": [0.5, 0.6]}}},
-        ("s.yaml", "algorithm.threshold", "0.95", "widen"),
+        ("s.yaml, line ", "algorithm.threshold", "0.95", "widen"),
     ),
     "when on an unknown key": (
         {"space": {"distillation.weight": {"uniform": [0.1, 1], "when": {"frame": "plain"}}}},
@@ -175,21 +175,21 @@ BAD_SEARCHES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         },
         ("s.yaml", "space.distillation.weight.when", "'teacher'", "plain, teacher_student"),
     ),
-    "searching the seed": ({"space": {"seed": {"int": [0, 5]}}}, ("s.yaml", "space.seed", "recipe")),
-    "bad metric": ({"metric": "acuracy"}, ("s.yaml", "metric", "did you mean 'accuracy'")),
+    "searching the seed": ({"space": {"seed": {"int": [0, 5]}}}, ("s.yaml, line ", "space.seed", "recipe")),
+    "bad metric": ({"metric": "acuracy"}, ("s.yaml, line ", "metric", "did you mean 'accuracy'")),
     "multi-label setting": (
         {"recipe.algorithm": {"name": "fixmatch", "threshold_negative": 0.1, "threshold_positive": 0.9}},
         ("algorithm.threshold_positive", "algorithm.threshold"),
     ),
     "rung between evaluations": (
         {"recipe.training.eval_interval": 3, "scheduler.grace_steps": 2},
-        ("s.yaml", "grace_steps", "eval_interval"),
+        ("s.yaml, line ", "grace_steps", "eval_interval"),
     ),
     "unknown band": ({"recipe.data.bands": ["B4"]}, ("B4", "did you mean")),
     "too many labels": ({"recipe.data.labeled": {"per_class": 50}}, ("data.labeled.per_class", "50")),
     "no such shards": ({"recipe.data.shards": "/nowhere/at/all"}, ("/nowhere/at/all", "launch.py prepare")),
     "no model": ({"recipe.model": {"name": "vgg16"}}, ("s.yaml", "model.name", "vgg16")),
-    "no pair": ({"recipe.model": {"name": "resnet50"}}, ("s.yaml", "injection", "'token'", "resnet50", "film")),
+    "no pair": ({"recipe.model": {"name": "resnet50"}}, ("s.yaml, line ", "injection", "'token'", "resnet50", "film")),
     "nothing to export": (
         {"recipe.framework": "metadata_input", "space": {"optimizer.lr": {"loguniform": [1e-4, 1e-2]}}},
         ("s.yaml", "framework", "nothing to replicate or export"),

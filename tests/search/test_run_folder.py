@@ -311,3 +311,10 @@ def test_a_warm_up_beyond_the_first_rung_is_refused(config: SearchConfig) -> Non
     with pytest.raises(ConfigError, match=r"distillation.rampup_steps 20: lasts beyond scheduler.grace_steps 10"):
         run_folder.check(cfg.validate(SearchConfig, data | {"recipe": base}, "s.yaml"), "s.yaml")
     run_folder.check(cfg.validate(SearchConfig, data | {"scheduler": {"name": "none"}}, "s.yaml"), "s.yaml")
+
+
+def test_a_run_from_before_a_setting_was_there(config: SearchConfig, tmp_path: Path) -> None:
+    run_folder.create(tmp_path / "run", config, read_card(config.recipe["data"]["shards"]))
+    read, manifest = run_folder.load(tmp_path / "run")
+    del manifest["search"]["constraints"]
+    run_folder.check_unchanged(read, manifest)

@@ -51,13 +51,13 @@ def test_a_rebuilt_sampler_draws_what_the_live_one_draws(backend, search_config,
         assert study.sampler.draw(study.state) == one, "a draw left something behind"
         compared.append(one)
 
-    run = backend(config, workers=3, score=score, crash=0.02)
+    run = backend(config, workers=3, score=score, crash=0.05)
     state = run.run()
     assert len(compared) >= trials and state.of_kind("search", "failed") and state.of_kind("search", "paused")
     assert run.sessions > 1
     assert len({str(draw) for draw in compared}) >= trials - 2
     by = Counter(t.by["sampler"] for t in state.of_kind("search"))
-    assert by["point"] == 1 and by[{"random": "uniform"}.get(name, name)] > 3, by
+    assert by["base"] == 1 and by[{"random": "uniform"}.get(name, name)] > 3, by
 
 
 @pytest.mark.parametrize("name", ENDLESS)

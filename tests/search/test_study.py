@@ -232,6 +232,21 @@ def test_draws_that_are_no_recipe_are_skipped(backend, search_config) -> None:
     assert len(backend(config.model_copy(update={"trials": 500})).run().of_kind("search")) == 90
 
 
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_every_trial_meets_the_constraints(backend, search_config, sampler: str) -> None:
+    constraints = ["framework == 'plain' or optimizer.lr < 0.01", "algorithm.threshold > 0.6 or optimizer.lr > 1e-4"]
+    config = search_config(trials=30, constraints=constraints, sampler={"name": sampler, "startup_trials": 4})
+    run = backend(config, crash=0.1)
+    trials = run.run().of_kind("search")
+    assert len(trials) == 30 and all(run.space.fault(t.params) is None for t in trials)
+    calm = backend(config)
+    calm.run()
+    assert calm.events == run.events
+    grid = {"views.strong_ops": {"int": [0, 4]}, "injection.count": {"int": [1, 8], "step": 7}}
+    config = search_config(trials=30, space=grid, constraints=["views.strong_ops * injection.count <= 8"])
+    assert len(backend(config).run().of_kind("search")) == 5 + 2  # and then it is used up
+
+
 def test_less_may_be_better(backend, search_config, learning_curve) -> None:
     run = backend(search_config(metric="loss"), score=lambda recipe, step: 1 - learning_curve(recipe, step))
     accuracy = backend(search_config())
