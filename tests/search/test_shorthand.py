@@ -149,7 +149,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         {"framework": "plain", "distillation.weight": {"uniform": [0.1, 1], "when": {"framework": "plain"}}},
         "space.distillation.weight.when: framework is fixed to 'plain' in this file; write it as {choice: [plain]} where",
     ),
-    "not fixed": ({"optimizer.lr": [1e-4, 1e-3]}, "space.optimizer.lr: a list alone says not how to search; write {choice: [0.0001, 0.001]}, or"),
+    "not fixed": ({"optimizer.lr": [1e-4, 1e-3]}, "space.optimizer.lr: a list alone says not how to search; write {choice"),
     "all fixed": ({"optimizer.lr": 1e-4}, ""),
 }  # fmt: skip
 
