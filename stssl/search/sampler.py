@@ -38,7 +38,7 @@ class Sampler:
     def __init__(self, config: SamplerConfig, space: Space, ladder: list[int]) -> None:
         self.config, self.space = config, space
         self._model = MODELS[config.name](config, space, ladder)
-        self._prior = Ensemble(config, space, ladder) if config.prior > 0 and config.name != "grid" else None
+        self._prior = Ensemble(config, space, ladder) if config.prior_share > 0 and config.name != "grid" else None
 
     def draw(self, state: SearchState) -> Draw | None:
         """A point that no search trial of the state has, and that is a recipe; None when the space is used up."""

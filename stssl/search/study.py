@@ -142,7 +142,8 @@ class Study:
         seen = [t.params for t in self._in_this_space().of_kind("search")]
         if self._base not in seen:
             return Draw(self._base, {"sampler": "base"})
-        return next((Draw(p, {"sampler": "point"}) for p in self._points if p not in seen), None)
+        left = (p for p in self._points if p not in seen and self.space.fault(p) is None)  # a misfit is not tried
+        return next((Draw(p, {"sampler": "point"}) for p in left), None)
 
     def _new_replicate(self) -> Job | Next:
         chosen, seeds = self.chosen(), self.config.replicates.seeds

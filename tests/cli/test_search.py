@@ -39,10 +39,11 @@ def test_search_runs_to_its_end(finished: tuple[Path, str]) -> None:
     assert len(search) == 6
     assert search[0]["params"] == {"framework": "teacher_student", "optimizer.lr": 1e-3, "distillation.weight": 1.0}
     decisions = {(e["trial"], e["step"]): e["decision"] for e in log if e["event"] == "result"}
-    assert {step for (_, step), d in decisions.items() if d == "stop"} <= {1, 3}
-    assert "stop" in decisions.values() and "complete" in decisions.values()
+    assert {step for (_, step), d in decisions.items() if d == "pause"} <= {1, 3}
+    assert {"pause", "complete"} <= set(decisions.values()) and any(e["event"] == "promoted" for e in log)
     replicates = [e for e in created if e["kind"] == "replicate"]
-    assert len(replicates) == 4 and len({e["of"] for e in replicates}) == 2
+    recipes = {e["of"] for e in replicates}
+    assert "t0001" in recipes and len(recipes) in (2, 3) and len(replicates) == 2 * len(recipes)
     seeds = {(e["recipe"]["seed"], e["recipe"]["data"]["labeled"]["seed"]) for e in replicates}
     assert seeds == {(1000, 1000), (2000, 2000)}
     assert all(e["recipe"]["framework"] != "metadata_input" for e in replicates)
@@ -89,7 +90,8 @@ def test_status_report_export(finished: tuple[Path, str], tmp_path: Path, capsys
     run, _ = finished
     assert main(["status", str(run), "--json"]) == 0
     status = json.loads(capsys.readouterr().out)
-    assert status["finished"] and status["trials"]["planned"] == 6 and status["replicates"]["completed"] == 4
+    assert status["finished"] and status["trials"]["planned"] == 6 and status["replicates"]["completed"] in (4, 6)
+    assert [r["step"] for r in status["rungs"]] == [1, 3, 9] and status["rungs"][0]["reached"] == 6
     assert main(["status", str(run)]) == 0
     shown = capsys.readouterr().out
     assert all(trial in shown for trial in trials_of(run))
@@ -102,12 +104,13 @@ def test_status_report_export(finished: tuple[Path, str], tmp_path: Path, capsys
     page = (copy / "report.html").read_text()
     assert all(trial in page for trial in trials_of(run)) and "cdn." not in page.split("</script>")[-1]
     assert (copy / "report.png").read_bytes().startswith(b"\x89PNG")
-    assert pq.read_table(copy / "trials.parquet").num_rows == 10
+    assert pq.read_table(copy / "trials.parquet").num_rows == len(trials_of(run))
 
     full = next(e["trial"] for e in events(run) if e.get("decision") == "complete" and "-r" in e["trial"])
     assert main(["export", str(run), "--trial", full, "--out", str(tmp_path / "one")]) == 0
     assert main(["evaluate", str(tmp_path / "one")]) == 0
-    stopped = next(e["trial"] for e in events(run) if e.get("decision") == "stop")
+    status = {e["trial"]: e["decision"] for e in events(run) if "decision" in e}
+    stopped = next(trial for trial, decision in status.items() if decision == "pause")
     capsys.readouterr()
     assert main(["export", str(run), "--trial", stopped, "--out", str(tmp_path / "two")]) == 2
     assert "only trials that ran in full keep their weights" in capsys.readouterr().err
@@ -179,7 +182,7 @@ def test_interrupt_resume_and_a_second_driver(
     out, err = process.communicate(timeout=200)
     done = subprocess.CompletedProcess(process.args, process.returncode, out, err)
     assert done.returncode == 0, done.stderr
-    assert len([e for e in events(run) if e["event"] == "created"]) == 10
+    assert len([e for e in events(run) if e["event"] == "created"]) in (10, 12)
 
 
 def test_failures_are_recorded_and_the_search_goes_on(shards: Path, write: Callable[..., Path], tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_first_the_base_recipe_then_the_points_then_draws(backend, search_config
     assert params[2] == {"framework": "plain", "optimizer.lr": 1e-4, "algorithm.name": "supervised"}
     assert params[3] not in params[:3] and params[4] not in params[:4]
     by = [t.by["sampler"] for t in run.study.state.of_kind("search")]
-    assert by[:3] == ["point"] * 3 and "point" not in by[3:]
+    assert by[:3] == ["base", "point", "point"] and "point" not in by[3:]
 
 
 def test_a_first_point_that_is_no_recipe_is_skipped(backend, search_config) -> None:

@@ -24,13 +24,19 @@ class SamplerConfig(Config):
             the weight of the base recipe halves with so many trials.
         seed: Another seed, other draws.
         prior: How often, at first, a draw looks around the base recipe and the best trial so far rather than where the
-            sampler says: 0 is never, 1 is always. It fades as trials report. `grid` has no use for it.
+            sampler says: 0 is never, 1 is always. It fades as trials report. By default 0.5 for `tpe`, `gp` and `cmaes`, and 0
+            for the others; `grid` has no use for it.
     """
 
     name: Literal["tpe", "gp", "cmaes", "qmc", "random", "grid"] = "tpe"
     startup_trials: int = Field(10, ge=1)
     seed: int = Field(0, ge=0)
-    prior: float = Field(0.5, ge=0, le=1)
+    prior: float | None = Field(None, ge=0, le=1)
+
+    @property
+    def prior_share(self) -> float:
+        """`prior`, or what it is by default."""
+        return self.prior if self.prior is not None else 0.5 if self.name in ("tpe", "gp", "cmaes") else 0.0
 
 
 class Draw(NamedTuple):

@@ -49,7 +49,7 @@ class Evolution(Model):
         self._steps = np.array([1 / sizes[key] if sizes[key] else 0.0 for key in self._keys])
         self._bounds = np.stack([self._steps / 2, 1 - self._steps / 2], axis=1)  # the first and last bin's middle
         self._mean = np.full(len(self._keys), 0.5)
-        if config.prior > 0:
+        if config.prior_share > 0:
             base = space.base_point()
             self._mean = np.array([space.parameters[key].to_unit(base[key]) for key in self._keys])
 

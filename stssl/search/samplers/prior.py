@@ -99,7 +99,7 @@ class Ensemble:
         m is `startup_trials`, n the number of trials that reached a rung.
         """
         reached = sum(any(rung in t.scores for rung in self.ladder) for t in state.of_kind("search"))
-        return self.config.prior * self.config.startup_trials / (self.config.startup_trials + reached)
+        return self.config.prior_share * self.config.startup_trials / (self.config.startup_trials + reached)
 
     def weights(self, state: SearchState) -> dict[str, float]:
         """The chances of `uniform`, `prior` and `incumbent`; they sum to 1.
