@@ -9,7 +9,7 @@ import pytest
 
 from stssl.errors import ConfigError, DataError
 from stssl.lines import located
-from stssl.search import run_folder
+from stssl.search import checks
 from stssl.search.config import SearchConfig
 from stssl.search.config import located as located_search
 from stssl.training.recipe import Recipe
@@ -129,6 +129,6 @@ def test_a_search(files) -> None:
 
     def check_all() -> None:
         with located_search(path):
-            run_folder.check(config, str(path))
+            checks.check(config, str(path))
 
     assert said(check_all).startswith(f"{path}, line 2: recipe: seed: input")  # the line that names the recipe

@@ -39,7 +39,7 @@ def run(
 
     ray_environment.prepare(address)  # before Ray is imported
 
-    from stssl.search import driver, run_folder
+    from stssl.search import checks, driver, run_folder
     from stssl.search.config import located
     from stssl.search.ledger import Ledger
     from stssl.search.study import Study
@@ -54,7 +54,7 @@ def run(
             create()
         config, manifest = run_folder.load(folder)
         with located(folder / run_folder.CONFIG):
-            space, dataset = run_folder.check(config, str(folder / run_folder.CONFIG))
+            space, dataset = checks.check(config, str(folder / run_folder.CONFIG))
         study = Study(config, space, stack.enter_context(Ledger(folder)))
         if study.state.finished:
             out.print("this search is finished already")

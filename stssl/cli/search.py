@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stssl.cli import running
-from stssl.cli.common import DryRun, RunFolder, Set, absolute, note_absent, out, resolve_paths
+from stssl.cli.common import DryRun, RunFolder, Set, absolute, errors, note_absent, out, resolve_paths
 from stssl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,34 +36,40 @@ def search(
     Example: `python launch.py search search_spaces/demo.yaml --set trials=8 --set recipe.training.steps=120`
     """
     from stssl import config as cfg
-    from stssl.search import run_folder
+    from stssl.search import checks, disk, run_folder
     from stssl.search.config import SearchConfig, located
 
     overrides = cfg.parse_set(set_)
     config = _absolute_paths(SearchConfig.read(file, overrides))
     with located(file, overrides):
-        space, dataset = run_folder.check(config, str(file))
+        space, dataset = checks.check(config, str(file))
     recipe = space.recipe(space.base_point())
     config = config.model_copy(update={"recipe": recipe.dump()})
     target = (target or Path("runs") / f"{config.name}-{datetime.now():%Y%m%d-%H%M%S}").resolve()
     ladder = config.ladder
     if dry_run:
         out.print(cfg.dump_yaml(config.dump()), end="", markup=False)
-        r = config.resources
+        r, need = config.resources, disk.need(config, dataset, 1)
         out.print(
             f"\n# images: {dataset.split.sizes()}\n# {config.trials} trials, rungs at steps {', '.join(map(str, ladder))}; then "
-            f"{config.replicates.top} recipes x {config.replicates.seeds} replicates\n"
-            f"# a trial takes {r.cpus} CPU(s) and {r.gpus:g} GPU(s)\n# run folder: {target}",
+            f"the base recipe and the {config.replicates.top} best x {config.replicates.seeds} replicates\n"
+            f"# a trial takes {r.cpus} CPU(s) and {r.gpus:g} GPU(s)\n# weights take up to about {need.most / 1e9:.2g} GB\n"
+            f"# run folder: {target}",
             markup=False,
         )
         return
     run_folder.check_free(target)
 
     def create() -> None:
+        from stssl.search import driver
+
+        need = disk.need(config, dataset, driver.capacity(config.resources))
+        if note := disk.check(target, need):
+            errors.print(f"note: {note}", markup=False)
         run_folder.create(target, config, dataset.store.card)
         out.print(
             f"{config.name}: {config.trials} trials, rungs at steps {', '.join(map(str, ladder))}, then "
-            f"{config.replicates.top} recipes x {config.replicates.seeds} replicates"
+            f"the base recipe and the {config.replicates.top} best x {config.replicates.seeds} replicates"
         )
 
     note_absent(recipe, dataset)
@@ -113,7 +119,7 @@ def extend(
     Example: `python launch.py extend runs/demo-20260101-120000 --set trials=32`
     """
     from stssl import config as cfg
-    from stssl.search import run_folder
+    from stssl.search import checks, run_folder
     from stssl.search.config import SearchConfig, located
     from stssl.search.ledger import Ledger
     from stssl.search.state import SearchState
@@ -127,7 +133,7 @@ def extend(
     overrides = cfg.parse_set(set_)
     config = _absolute_paths(SearchConfig.read(source, overrides))
     with located(source, overrides):
-        space, _ = run_folder.check(config, str(source))
+        space, _ = checks.check(config, str(source))
     config = config.model_copy(update={"recipe": cfg.validate(Recipe, config.recipe, str(source)).dump()})
     changes = run_folder.differences(manifest["search"], config)
     run_folder.check_extension(changes, str(source))

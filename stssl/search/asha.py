@@ -180,6 +180,19 @@ class Scheduler:
                 expected = max(expected / self.factor, sum(t.step > end for t in mine))
         return left
 
+    def most_kept(self, trials: int) -> int:
+        """Of how many trials weights are kept in the end: of those that go on from each rung, and the last ones."""
+        if self.config.name == "none":
+            return trials
+        kept = 0
+        for share, rungs in zip(self._shares, self.brackets, strict=True):
+            here = math.ceil(trials * share)
+            kept += here if len(rungs) == 1 else 0
+            for _ in rungs[:-1]:
+                here = math.ceil(here / self.factor)
+                kept += here
+        return kept
+
     def _has_a_place(self, trials: list[TrialState], trial: TrialState, rungs: list[int], rung: int) -> bool:
         """Whether a trial is among the best ceil(n/η) of a rung; equals that were stopped leave it their places."""
         order, count = self._judged(trials, rungs, rung)

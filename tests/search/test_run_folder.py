@@ -16,8 +16,11 @@ from stssl.data.shards import MANIFEST as DATASET
 from stssl.data.shards import read_card
 from stssl.data.sources.base import Source
 from stssl.errors import ConfigError, DataError, RunError
-from stssl.search import run_folder
+from stssl.search import checks, disk, run_folder
 from stssl.search.config import SearchConfig
+from stssl.training import checkpoint
+from stssl.training.recipe import Recipe
+from stssl.training.trainer import Trainer
 
 MODEL = {"name": "tiny", "image_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}
 DATA = {"split": {"block_deg": 1, "validation": 0.25, "test": 0.2}, "labeled": {"count": 9}}
@@ -215,7 +218,7 @@ def test_large_shards_are_not_read_again(config: SearchConfig, shards: Path, tmp
 
 
 def test_a_right_search_passes(config: SearchConfig) -> None:
-    space, dataset = run_folder.check(config, "s.yaml")
+    space, dataset = checks.check(config, "s.yaml")
     assert list(space.parameters) == list(config.space) and dataset.classes == ("a", "b", "c")
     assert len(dataset.split.labeled) == 9
 
@@ -243,7 +246,7 @@ def test_a_right_search_passes(config: SearchConfig) -> None:
 def test_what_can_be_known_before_is_refused_before(config: SearchConfig, changes: dict[str, Any], said: str) -> None:
     data = cfg.with_overrides(config.dump(), {key.replace("__", "."): value for key, value in changes.items()})
     with pytest.raises(ConfigError) as caught:
-        run_folder.check(cfg.validate(SearchConfig, data, "s.yaml"), "s.yaml")
+        checks.check(cfg.validate(SearchConfig, data, "s.yaml"), "s.yaml")
     assert str(caught.value).startswith(f"s.yaml: {said}")
 
 
@@ -259,7 +262,7 @@ def test_a_point_that_is_no_recipe_is_refused_before(config: SearchConfig) -> No
         "space": space | pair,
         "points": [{"optimizer.warmup_steps": 89}],
     }
-    run_folder.check(cfg.validate(SearchConfig, data, "s.yaml"), "s.yaml")
+    checks.check(cfg.validate(SearchConfig, data, "s.yaml"), "s.yaml")
     data["space"] = {
         "algorithm.threshold_negative": {"choice": [None, 0.1]},
         "algorithm.threshold_positive": {"choice": [None]},
@@ -267,13 +270,13 @@ def test_a_point_that_is_no_recipe_is_refused_before(config: SearchConfig) -> No
     data["points"] = [{}, {"algorithm.threshold_negative": 0.1}]
     said = r"^s.yaml: points\[1\]: does not work: recipe with .*threshold_negative=0.1.*: algorithm: threshold_negative and"
     with pytest.raises(ConfigError, match=said):
-        run_folder.check(cfg.validate(SearchConfig, data, "s.yaml"), "s.yaml")
+        checks.check(cfg.validate(SearchConfig, data, "s.yaml"), "s.yaml")
 
 
 def test_missing_shards(config: SearchConfig, shards: Path) -> None:
     shutil.rmtree(shards)
     with pytest.raises(DataError, match=r"no such folder"):
-        run_folder.check(config, "s.yaml")
+        checks.check(config, "s.yaml")
 
 
 def test_a_recipe_in_a_file_of_its_own(tmp_path: Path, config: SearchConfig) -> None:
@@ -306,11 +309,11 @@ def test_a_warm_up_beyond_the_first_rung_is_refused(config: SearchConfig) -> Non
     data = config.dump() | {"points": [], "space": {"optimizer.warmup_steps": {"int": [0, 11]}}}
     said = r"space.optimizer.warmup_steps: 11 does not work: optimizer.warmup_steps 11: lasts beyond scheduler.grace_steps 10"
     with pytest.raises(ConfigError, match=said):
-        run_folder.check(cfg.validate(SearchConfig, data, "s.yaml"), "s.yaml")
+        checks.check(cfg.validate(SearchConfig, data, "s.yaml"), "s.yaml")
     base = data["recipe"] | {"distillation": {"rampup_steps": 20}}
     with pytest.raises(ConfigError, match=r"distillation.rampup_steps 20: lasts beyond scheduler.grace_steps 10"):
-        run_folder.check(cfg.validate(SearchConfig, data | {"recipe": base}, "s.yaml"), "s.yaml")
-    run_folder.check(cfg.validate(SearchConfig, data | {"scheduler": {"name": "none"}}, "s.yaml"), "s.yaml")
+        checks.check(cfg.validate(SearchConfig, data | {"recipe": base}, "s.yaml"), "s.yaml")
+    checks.check(cfg.validate(SearchConfig, data | {"scheduler": {"name": "none"}}, "s.yaml"), "s.yaml")
 
 
 def test_a_run_from_before_a_setting_was_there(config: SearchConfig, tmp_path: Path) -> None:
@@ -318,3 +321,14 @@ def test_a_run_from_before_a_setting_was_there(config: SearchConfig, tmp_path: P
     read, manifest = run_folder.load(tmp_path / "run")
     del manifest["search"]["constraints"]
     run_folder.check_unchanged(read, manifest)
+
+
+def test_the_estimate_of_the_weights_is_near_the_truth(config: SearchConfig, tmp_path: Path) -> None:
+    _, dataset = checks.check(config, "s.yaml")
+    trainer = Trainer(Recipe.model_validate(config.recipe), dataset)
+    trainer.train(1)  # the optimizer's own state appears with its first step
+    checkpoint.save(tmp_path / "c.pt", trainer.state_dict())
+    needed = disk.need(config, dataset, running=2)
+    one = needed.least / (2 + 3 * 3)
+    assert needed.most == pytest.approx(needed.least + one * (4 + 2))  # of 12 trials
+    assert one == pytest.approx((tmp_path / "c.pt").stat().st_size, rel=0.3)

@@ -1,0 +1,84 @@
+"""What can be known to be wrong with a search before a trial starts."""
+
+from __future__ import annotations
+
+from stssl import config as cfg
+from stssl.data.dataset import Dataset
+from stssl.errors import CheckpointError, ConfigError, StsslError
+from stssl.search.asha import rungs
+from stssl.search.config import SearchConfig
+from stssl.search.objectives import Objectives
+from stssl.search.sampler import Sampler
+from stssl.search.space import Space
+from stssl.training.parts import algorithm_of
+from stssl.training.recipe import WARMUPS, Recipe
+from stssl.training.trainer import Trainer
+
+
+def check(config: SearchConfig, source: str) -> tuple[Space, Dataset]:
+    """Everything that can be known to be wrong before a trial starts.
+
+    Args:
+        config: The search.
+        source: Its file name for messages.
+
+    Returns:
+        The space and the data set of the base recipe (its store is built as a side effect).
+
+    Raises:
+        StsslError: Names file, key, value and remedy.
+    """
+    base = cfg.validate(Recipe, config.recipe, f"{source}: recipe")
+    space = Space(config.space, base.dump(), source, config.constraints)
+    try:
+        ladder = rungs(config.scheduler, base.training.steps, base.training.eval_interval)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from None
+    try:
+        dataset = Dataset.open(base.data)
+        Trainer(base, dataset)  # builds the networks: weights that cannot be had show here, not in every trial
+    except (CheckpointError, ConfigError) as error:
+        raise type(error)(f"{source}: recipe: {error}") from None
+    try:
+        Objectives(config.metric, config.second_metric).check(dataset.task, len(dataset.split.holdout))
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from None
+
+    def fits(recipe: Recipe) -> None:
+        _check_warmups(recipe, ladder)
+        algorithm_of(recipe, dataset)
+        if recipe.data.bands != base.data.bands:
+            Dataset(recipe.data, dataset.store)
+
+    if not space.may_be("framework", ("plain", "teacher_student")):
+        raise ConfigError(
+            f"{source}: framework: only metadata_input can occur, which trains no network that sees the image alone, so "
+            "there would be nothing to replicate or export; set or search plain or teacher_student"
+        )
+    fits(space.recipe(space.base_point()))
+    for number, values in enumerate(config.points):
+        point = space.point(values, f"points[{number}]")
+        try:
+            fits(space.recipe(point))
+        except StsslError as error:
+            fault = str(error).removeprefix(f"{source}: ")
+            raise ConfigError(f"{source}: points[{number}]: does not work: {fault}") from None
+    Sampler(config.sampler, space, ladder)  # refuses a space on which it cannot work
+    space.check(fits)
+    return space, dataset
+
+
+def _check_warmups(recipe: Recipe, ladder: list[int]) -> None:
+    """Refuse a recipe that would be judged before it has warmed up.
+
+    Raises:
+        ConfigError: Names the key, and the rung.
+    """
+    for key in WARMUPS:
+        part, name = key.split(".")
+        steps = getattr(getattr(recipe, part), name, 0)
+        if len(ladder) > 1 and steps > ladder[0]:
+            raise ConfigError(
+                f"{key} {steps}: lasts beyond scheduler.grace_steps {ladder[0]}, where trials are first compared; shorten it, "
+                "or raise grace_steps"
+            )
