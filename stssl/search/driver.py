@@ -222,13 +222,19 @@ def capacity(resources: ResourceConfig) -> int:
     return max(1, count)
 
 
-def run(study: Study, folder: Path, observer: Observer = lambda study: None) -> None:
+def run(
+    study: Study,
+    folder: Path,
+    observer: Observer = lambda study: None,
+    trainable: type[tune.Trainable] = RecipeTrial,
+) -> None:
     """Run a study until nothing is left to run, or until it is stopping. Needs a cluster.
 
     Args:
         study: A new one, or one rebuilt from its ledger.
         folder: The run folder.
         observer: Called at every turn of Ray's loop.
+        trainable: What runs a job; another one than RecipeTrial is for measuring the driver itself.
 
     Raises:
         RunError: The same kind of fault of the infrastructure again and again, or the ledger cannot be written.
@@ -240,9 +246,9 @@ def run(study: Study, folder: Path, observer: Observer = lambda study: None) -> 
     (folder / "ray").mkdir(exist_ok=True)
     scheduler = _Scheduler(study, folder)
     scheduler.delete_losers()  # a driver may have died between a decision and its consequence
-    trainable = tune.with_resources(RecipeTrial, {"cpu": resources.cpus, "gpu": resources.gpus})
+    placed = tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus})
     tuner = tune.Tuner(
-        trainable,
+        placed,
         tune_config=tune.TuneConfig(
             num_samples=-1,
             search_alg=_Searcher(study, folder),

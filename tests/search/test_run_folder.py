@@ -331,4 +331,4 @@ def test_the_estimate_of_the_weights_is_near_the_truth(config: SearchConfig, tmp
     needed = disk.need(config, dataset, running=2)
     one = needed.least / (2 + 3 * 3)
     assert needed.most == pytest.approx(needed.least + one * (4 + 2))  # of 12 trials
-    assert one == pytest.approx((tmp_path / "c.pt").stat().st_size, rel=0.3)
+    assert one < (tmp_path / "c.pt").stat().st_size < one + 100_000  # names and shapes, in a file of any size
