@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import heapq
 import json
+import os
 import random
 import statistics
 import sys
@@ -45,7 +46,7 @@ from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from stssl.search import driver, ledger
+from stssl.search import cluster, driver, ledger
 from stssl.search.config import SearchConfig
 from stssl.search.ledger import Event, Ledger
 from stssl.search.space import Space
@@ -251,7 +252,7 @@ def overhead(rounds: int) -> dict[str, Any]:
         "recipe.optimizer.warmup_steps": 0, "resources.cpus": 1,
     }  # fmt: skip
     times: dict[str, list[float]] = {"ray": [], "stssl, random": [], "stssl, tpe": []}
-    with driver.cluster(None, 2):
+    with cluster.connected(None, 2):
         for number in range(rounds + 1):
             for name in list(times)[:: 1 if number % 2 else -1]:
                 with tempfile.TemporaryDirectory() as folder:
@@ -271,6 +272,7 @@ def overhead(rounds: int) -> dict[str, Any]:
 
 
 def _bare(folder: Path) -> None:
+    loggers = os.environ.pop("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS")  # as Ray is when nobody asks for anything
     tuner = tune.Tuner(
         tune.with_resources(Bare, {"cpu": 1}),
         param_space={"x": tune.uniform(0, 1)},
@@ -278,6 +280,7 @@ def _bare(folder: Path) -> None:
         run_config=tune.RunConfig(storage_path=str(folder), verbose=0),
     )
     assert len(tuner.fit()) == 100
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = loggers
 
 
 def _driven(folder: Path, changes: dict[str, Any]) -> None:

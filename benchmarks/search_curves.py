@@ -28,10 +28,10 @@ ROOT = Path(__file__).parents[1]
 CURVES = Path(__file__).with_name("search_curves.jsonl")
 RUNGS = (10, 30, 90, 270)
 BASE: dict[str, Any] = {
-    "data.split": {"by": "blocks", "block_deg": 0.5, "validation": 0.35, "test": 0.1}, "data.labeled.per_class": 20,
-    "model.image_size": 16, "model.depth": 2, "views.strong_ops": 2, "optimizer.warmup_steps": 10,
-    "training.steps": RUNGS[-1], "training.eval_interval": RUNGS[0], "training.batch_labeled": 16,
-    "training.batch_unlabeled": 16,
+    "data.split": {"by": "blocks", "block_deg": 0.5, "validation": 0.35, "test": 0.1},
+    "data.labeled.per_class": 20, "algorithm.threshold": 0.95, "algorithm.unlabeled_weight": 0.3, "model.image_size": 16,
+    "model.depth": 2, "views.strong_ops": 2, "optimizer.warmup_steps": 10, "training.steps": RUNGS[-1],
+    "training.eval_interval": RUNGS[0], "training.batch_labeled": 16, "training.batch_unlabeled": 16,
 }  # fmt: skip
 GRID: dict[str, list[Any]] = {
     "framework": ["plain", "teacher_student"],

@@ -109,9 +109,9 @@ def _spread(workers: int | None, address: str | None, total: int) -> Spread | No
         ray_environment.prepare(address)  # before Ray is imported
 
         from stssl.data.parallel import on_ray
-        from stssl.search.driver import cluster
+        from stssl.search import cluster
 
-        with cluster(address, workers):  # only now, that there is something to write
+        with cluster.connected(address, workers):  # only now, that there is something to write
             yield from on_ray(task, jobs, on_rows)
 
     return on_cluster

@@ -39,14 +39,14 @@ def run(
 
     ray_environment.prepare(address)  # before Ray is imported
 
-    from stssl.search import checks, driver, run_folder
+    from stssl.search import checks, cluster, run_folder
     from stssl.search.config import located
     from stssl.search.ledger import Ledger
     from stssl.search.study import Study
 
     def connect() -> None:
-        stack.enter_context(driver.cluster(address, cpus))
-        driver.check_resources(resources)
+        stack.enter_context(cluster.connected(address, cpus))
+        cluster.check_resources(resources)
 
     with _interruptible(folder), ExitStack() as stack:
         if create is not None:
@@ -106,7 +106,7 @@ def _begin(study: Study, manifest: dict[str, Any], folder: Path) -> None:
 def _drive(study: Study, folder: Path) -> None:
     """Run the trials. The first Ctrl-C lets those that run go on to their next evaluation, the second stops at once."""
     from stssl.cli.live import Live
-    from stssl.search import driver
+    from stssl.search import cluster, driver
 
     def stop(number: int, frame: FrameType | None) -> None:
         if study.stopping:
@@ -115,7 +115,7 @@ def _drive(study: Study, folder: Path) -> None:
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with Live(driver.capacity(study.config.resources)) as live:
+        with Live(cluster.capacity(study.config.resources)) as live:
             driver.run(study, folder, live)
     finally:
         for number, handler in before.items():

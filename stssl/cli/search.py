@@ -61,9 +61,9 @@ def search(
     run_folder.check_free(target)
 
     def create() -> None:
-        from stssl.search import driver
+        from stssl.search import cluster
 
-        need = disk.need(config, dataset, driver.capacity(config.resources))
+        need = disk.need(config, dataset, cluster.capacity(config.resources))
         if note := disk.check(target, need):
             errors.print(f"note: {note}", markup=False)
         run_folder.create(target, config, dataset.store.card)

@@ -20,6 +20,7 @@ def prepare(address: str | None) -> None:
     defaults = {
         "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0: Ray prints nothing, our own line does
         "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C reaches us at once; the ledger is always whole
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard files of what the ledger holds; 0 brings them
         "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",  # about Ray's snapshot, which we do not use
         "RAY_USAGE_STATS_ENABLED": "0",
     }

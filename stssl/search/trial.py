@@ -81,7 +81,7 @@ class RecipeTrial(tune.Trainable):
                 with self.watchdog:
                     result = self._next_result(self.trainer)
                 self.reported = result["step"]
-                return {"outcome": json.dumps({"result": result}), "step": result["step"]}
+                return {"outcome": json.dumps({"result": result}), **result["validation"]}
             except Exception as error:
                 self.failure = self._explain(error)
         self.trainer = None  # let go of its memory

@@ -41,9 +41,9 @@ def on_ray() -> Iterator[object]:
 
     ray_environment.prepare(None)
     from stssl.data import parallel
-    from stssl.search.driver import cluster
+    from stssl.search import cluster
 
-    with cluster(None, 2):
+    with cluster.connected(None, 2):
         import ray
 
         ray.cloudpickle.register_pickle_by_value(__import__(__name__, fromlist=["x"]))  # workers do not have the tests
