@@ -16,7 +16,7 @@ from stssl.search.config import SearchConfig
 from stssl.search.ledger import NAME, Event, Ledger
 from stssl.search.replicate import unfinished
 from stssl.search.space import Space
-from stssl.search.state import SearchState
+from stssl.search.state import SearchState, ranked
 from stssl.search.study import Job, Next, Study
 from stssl.training.recipe import Recipe
 
@@ -268,7 +268,8 @@ class Backend:
         assert job.reported in study.ladder[trial.bracket : -1] and trial.status == "running"
         same = [t for t in study.state.of_kind("search") if t.bracket == trial.bracket]
         judged = [t for t in same if job.reported in t.scores or t.status == "failed"]
-        ahead = [t for t in judged if t.status != "failed" and t.scores[job.reported] > trial.scores[job.reported]]
+        order = ranked((t for t in judged if t.status != "failed"), job.reported)
+        ahead = order[: order.index(trial)]
         assert len(ahead) < math.ceil(len(judged) / factor)
         assert all(t.step > job.reported or t.status == "running" for t in ahead), "a better one is still waiting"
 
@@ -279,7 +280,10 @@ class Backend:
         score = self.score(job.recipe, step)
         if isinstance(score, str):
             return study.fail(job.trial, score, "on purpose")
-        result = (job.trial, step, 1.0, {self.config.metric: score}, {"total": 1.0})
+        scores = {self.config.metric: score}
+        if self.config.second_metric:
+            scores[self.config.second_metric] = 1 - score + 0.1 * chance_of(job.trial, step)
+        result = (job.trial, step, 1.0, scores, {"total": 1.0})
         decision = study.report(*result)
         if self.twice:
             size = len(study.ledger.events)
