@@ -23,11 +23,15 @@ from stssl.training.recipe import PLUGINS, Recipe, on_base, read_data
 class ReplicateConfig(cfg.Config):
     """The `top` recipes and the base recipe are trained again in full, with `seeds` seeds and labeled subsets.
 
-    From the fourth seed on, those that a paired test shows to be weaker are given up.
+    Attributes:
+        top: How many recipes beside the base recipe.
+        seeds: How many replicates of each.
+        race: Give up on the way those that a paired test has shown to be weaker. A study that compares all wants false.
     """
 
     top: int = Field(2, ge=1, le=100)
     seeds: int = Field(3, ge=2, le=100)
+    race: bool = True
 
 
 class ResourceConfig(cfg.Config):

@@ -79,9 +79,7 @@ class Study:
         """Whether anything is left to run."""
         if any(t.status == "running" for t in self._unfinished) or self._searching():
             return True
-        chosen = self.chosen()
-        drop = replicate.to_drop(self.state, chosen, self.config.replicates.seeds)
-        return drop is not None or bool(replicate.unfinished(self.state, chosen, self.config.replicates.seeds))
+        return self._to_drop() is not None or bool(self._replicates_left())
 
     def next(self) -> Job | Next:
         """What to run now: what an interruption left unfinished, then promotions, then new trials, then replicates."""
@@ -146,10 +144,9 @@ class Study:
         return next((Draw(p, {"sampler": "point"}) for p in left), None)
 
     def _new_replicate(self) -> Job | Next:
-        chosen, seeds = self.chosen(), self.config.replicates.seeds
-        while (drop := replicate.to_drop(self.state, chosen, seeds)) is not None:
+        while (drop := self._to_drop()) is not None:
             self.record("dropped", **drop)
-        for trial, number in replicate.unfinished(self.state, chosen, seeds):
+        for trial, number in self._replicates_left():
             recipe = Recipe.model_validate(trial.recipe).replicate(number).dump()
             name = replicate.name(trial, number)
             self.record("created", trial=name, kind="replicate", of=trial.id, params=trial.params, recipe=recipe)
@@ -159,6 +156,13 @@ class Study:
     def chosen(self) -> list[TrialState]:
         """The recipes that are replicated."""
         return replicate.candidates(self.state, self.config.replicates.top)
+
+    def _to_drop(self) -> dict[str, Any] | None:
+        config = self.config.replicates
+        return replicate.to_drop(self.state, self.chosen(), config.seeds) if config.race else None
+
+    def _replicates_left(self) -> list[tuple[TrialState, int]]:
+        return replicate.unfinished(self.state, self.chosen(), self.config.replicates.seeds)
 
     def losers(self) -> list[TrialState]:
         """Trials whose weights nobody will go on with: stopped, failed, or paused without a prospect."""
@@ -276,5 +280,5 @@ class Study:
             to_come = (self.config.replicates.top + 1) * seeds
             left += self.scheduler.remaining_steps(self._search_trials(), self.new_trials())
         else:
-            to_come = len(replicate.unfinished(self.state, self.chosen(), seeds))
+            to_come = len(self._replicates_left())
         return left + to_come * self.ladder[-1]
