@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from stssl.storage import is_uri
 
 if TYPE_CHECKING:
     from stssl.data.dataset import Dataset
+    from stssl.search.config import SearchConfig
+    from stssl.search.state import SearchState
     from stssl.training.recipe import Recipe
 
 # A pipe or a file has no width: nothing is folded there.
@@ -97,3 +100,19 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(max(0.0, seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def rungs_table(state: SearchState, config: SearchConfig) -> Table:
+    """The trials of a search by rung."""
+    from stssl.search.objectives import more_is_better
+    from stssl.search.results import by_rung
+
+    sign = 1 if more_is_better(config.metric) else -1
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    for name in ("rung", "reached", "paused"):
+        table.add_column(name, justify="right")
+    table.add_column(f"best {config.metric}")
+    for rung in by_rung(state, config.ladder):
+        best = "" if rung["best"] is None else f"{sign * rung['best']:.4f}  {rung['trial']}"
+        table.add_row(str(rung["step"]), str(rung["reached"]), str(rung["paused"] or ""), best)
+    return table

@@ -8,14 +8,11 @@ from types import TracebackType
 
 from rich import live
 from rich.console import Console, Group
-from rich.table import Table
 from rich.text import Text
 
-from stssl.cli.common import duration, errors
-from stssl.search.config import SearchConfig
+from stssl.cli.common import duration, errors, rungs_table
 from stssl.search.objectives import more_is_better
-from stssl.search.results import by_rung, failures, hours
-from stssl.search.state import SearchState
+from stssl.search.results import failures, hours
 from stssl.search.study import Study
 
 QUIET_SECONDS = 15.0  # between two plain lines
@@ -100,16 +97,3 @@ class Live:
         seconds = study.remaining_steps() * sum(t.seconds for t in trials) / steps
         left = f", about {duration(seconds / self.concurrent)} left"
         return f"{left} | {spent:.2f} {unit} spent, about {cost(seconds) / 3600:.2f} to come"
-
-
-def rungs_table(state: SearchState, config: SearchConfig) -> Table:
-    """The trials by rung."""
-    sign = 1 if more_is_better(config.metric) else -1
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
-    for name in ("rung", "reached", "paused"):
-        table.add_column(name, justify="right")
-    table.add_column(f"best {config.metric}")
-    for rung in by_rung(state, config.ladder):
-        best = "" if rung["best"] is None else f"{sign * rung['best']:.4f}  {rung['trial']}"
-        table.add_row(str(rung["step"]), str(rung["reached"]), str(rung["paused"] or ""), best)
-    return table

@@ -49,6 +49,8 @@ def locked(run: Path) -> bool:
         lock.acquire(timeout=0)
     except Timeout:
         return True
+    except OSError:
+        return False  # nobody may write there
     lock.release()
     return False
 
@@ -95,7 +97,7 @@ class Ledger:
         self._lock = FileLock(run / LOCK)
         try:
             run.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
+            self._lock.acquire(timeout=1)  # `locked` may hold it for a moment
         except Timeout:
             raise RunError(
                 f"{run}: another driver is at work in this folder; wait for it, stop it, "
