@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 
 from stssl.files import atomic_path
 from stssl.search import objectives
-from stssl.search.replicate import Standing, standings
+from stssl.search.replicate import Standing, baseline, standings
 from stssl.search.space import Space
 from stssl.search.state import SearchState, TrialState, front
 
@@ -97,14 +97,14 @@ def pareto(state: SearchState, step: int, metric: str, second: str) -> go.Figure
     return layout(figure, f"Validation {metric}", f"Validation {second}")
 
 
-def replicates(table: list[Standing], metric: str, more_is_better: bool) -> go.Figure:
+def replicates(table: list[Standing], state: SearchState, metric: str, more_is_better: bool) -> go.Figure:
     """Scores of the replicates and their mean with its 95 % interval."""
     figure = go.Figure()
     for standing in table:
         colour = COLOURS[standing.trial.recipe["framework"]]
         scores = signed([r.score for r in standing.replicates], more_is_better)
         mean = signed([standing.mean], more_is_better)[0]
-        name = f"{standing.trial.id} ({standing.trial.recipe['framework']})"
+        name = _label(standing, state)
         figure.add_scatter(
             x=scores,
             y=[name] * len(scores),
@@ -153,7 +153,7 @@ def picture(state: SearchState, ladder: list[int], metric: str, more_is_better: 
     for rung in ladder:
         left.axvline(rung, color="#999", linestyle=":", linewidth=1, zorder=0)
     left.set(xlabel="training step (dotted: rungs)", ylabel=f"validation {metric}")
-    left.set_title("search: crosses: where a trial went no further", fontsize=10, loc="left")
+    left.set_title("the search; crosses: where a trial went no further", fontsize=10, loc="left")
     handles = [Line2D([], [], color=c, label=n) for n, c in COLOURS.items()]
     left.legend(handles=handles, frameon=False, fontsize=8)
     if table:
@@ -169,10 +169,10 @@ def picture(state: SearchState, ladder: list[int], metric: str, more_is_better: 
                 alpha=0.4,
             )
         right.set_yticks(
-            range(len(table)), [f"{s.trial.id}\n{s.trial.recipe['framework']}" for s in reversed(table)], fontsize=8
+            range(len(table)), [_label(s, state).replace(", ", "\n", 1) for s in reversed(table)], fontsize=8
         )
         right.set(ylim=(-0.6, len(table) - 0.4), xlabel=f"validation {metric}, full length")
-        right.set_title(f"the best {len(table)}, over seeds: mean, 95 % interval", fontsize=10, loc="left")
+        right.set_title("over seeds: mean, 95 % interval", fontsize=10, loc="left")
     else:
         right.set_visible(False)
     for axis in (left, right):
@@ -180,6 +180,13 @@ def picture(state: SearchState, ladder: list[int], metric: str, more_is_better: 
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
     plt.close(figure)
+
+
+def _label(standing: Standing, state: SearchState) -> str:
+    """`t0001, plain, published`."""
+    base = baseline(state)
+    published = ", published" if base is not None and base.id == standing.trial.id else ""
+    return f"{standing.trial.id}, {standing.trial.recipe['framework']}{published}"
 
 
 def _draw_curve(axis: Any, trial: TrialState, sign: int) -> None:

@@ -60,7 +60,7 @@ def write(folder: Path, config: SearchConfig, manifest: dict[str, Any], state: S
         *_found(config, state, table, better),
     ]
     if table:
-        figures.insert(0, ("Replicates", plots.replicates(table, config.metric, better)))
+        figures.insert(0, ("Replicates", plots.replicates(table, state, config.metric, better)))
     if config.second_metric is not None:
         figures.insert(0, ("Two objectives", plots.pareto(state, ladder[-1], config.metric, config.second_metric)))
     for title, figure in figures:
