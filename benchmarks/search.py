@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from scipy import stats
 
 from stssl import config as cfg
 from stssl.search import ray_environment
@@ -58,6 +59,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from search_curves import CURVES, GRID, RUNGS, base_recipe
 
 Table = dict[frozenset[tuple[str, Any]], list[float]]
+Rungs = list[int]
 Run = tuple[str, dict[str, Any], int]  # a trial, its point, and the steps that it has behind it
 
 
@@ -106,14 +108,15 @@ class Ours:
 class Theirs:
     """Ray's scheduler and searcher, without Ray's loop."""
 
-    def __init__(self, space: Space, seed: int) -> None:
+    def __init__(self, space: Space, seed: int, rungs: Rungs) -> None:
         first = [space.base_point()]
         self.searcher = OptunaSearch(space.suggest, metric="accuracy", mode="max", points_to_evaluate=first, seed=seed)
         self.scheduler = AsyncHyperBandScheduler(
-            time_attr="step", metric="accuracy", mode="max", max_t=RUNGS[-1], grace_period=RUNGS[0],
-            reduction_factor=RUNGS[1] / RUNGS[0],
+            time_attr="step", metric="accuracy", mode="max", max_t=rungs[-1], grace_period=rungs[0],
+            reduction_factor=rungs[1] / rungs[0],
         )  # fmt: skip
         self.trials: dict[str, Any] = {}
+        self.full = rungs[-1]
 
     def next(self) -> Run | None:
         name = f"{len(self.trials):05d}"
@@ -126,7 +129,7 @@ class Theirs:
         result, trial = {"accuracy": score, "step": step, "training_iteration": step}, self.trials[name]
         self.searcher.on_trial_result(name, result)
         decision = self.scheduler.on_trial_result(None, trial, result)
-        if decision == self.scheduler.CONTINUE and step < RUNGS[-1]:
+        if decision == self.scheduler.CONTINUE and step < self.full:
             return True
         self.scheduler.on_trial_complete(None, trial, result)
         self.searcher.on_trial_complete(name, result)
@@ -138,52 +141,54 @@ def search_config(**changes: Any) -> tuple[SearchConfig, Space]:
     data: dict[str, Any] = {
         "name": "curves", "trials": 10_000, "recipe": base_recipe("none"),
         "space": {key: {"choice": values} for key, values in GRID.items()},
-        "scheduler": {"grace_steps": RUNGS[0], "reduction_factor": RUNGS[1] // RUNGS[0]},
+        "scheduler": {"reduction_factor": RUNGS[1] // RUNGS[0]},
     }  # fmt: skip
+    changes = {"scheduler.grace_steps": RUNGS[0], **changes}
     config = cfg.validate(SearchConfig, cfg.with_overrides(data, changes, plugins=PLUGINS), "curves")
     config = config.model_copy(update={"recipe": cfg.validate(Recipe, config.recipe, "curves").dump()})
     return config, Space(config.space, config.recipe, "curves")
 
 
-def cost(contender: Contender, table: Table, workers: int, goal: float, seed: int) -> int:
-    """Training steps until a trial trained in full reaches the goal."""
+def cost(contender: Contender, table: Table, workers: int, goal: float, seed: int, rungs: Rungs) -> int:
+    """Training steps until a trial trained in full reaches the goal; those of the whole table if none does."""
     source = random.Random(seed)
     queue: list[tuple[float, int, Run]] = []
     now, number, spent = 0.0, 0, 0
+
+    def length(before: int) -> int:
+        return next(rung for rung in rungs if rung > before) - before
+
     while True:
         while len(queue) < workers and (job := contender.next()) is not None:
             number += 1
-            heapq.heappush(queue, (now + _duration(source, job[2]), number, job))
+            heapq.heappush(queue, (now + length(job[2]) * source.uniform(0.9, 1.1), number, job))
+        if not queue:  # the space is used up, and who would have reached the goal was not trained in full
+            return len(table) * rungs[-1]
         now, place, (name, params, before) = heapq.heappop(queue)
-        step = next(rung for rung in RUNGS if rung > before)
-        spent += step - before
+        step = before + length(before)
+        spent += length(before)
         score = table[frozenset(params.items())][RUNGS.index(step)]
         going_on = contender.report(name, step, score)
-        if step == RUNGS[-1] and score >= goal:
-            # of those under way half is done on average
-            return spent + sum(next(r for r in RUNGS if r > j[2]) - j[2] for _, _, j in queue) // 2
+        if step == rungs[-1] and score >= goal:
+            return spent + sum(length(run[2]) for _, _, run in queue) // 2  # half of what is under way, on average
         if going_on:
-            heapq.heappush(queue, (now + _duration(source, step), place, (name, params, step)))
+            heapq.heappush(queue, (now + length(step) * source.uniform(0.9, 1.1), place, (name, params, step)))
 
 
-def _duration(source: random.Random, before: int) -> float:
-    return (next(r for r in RUNGS if r > before) - before) / 10 * source.uniform(0.9, 1.1)
-
-
-def curves(path: Path, repetitions: int, workers: int, tolerance: float) -> dict[str, Any]:
+def curves(path: Path, repetitions: int, workers: int, tolerance: float, grace: int) -> dict[str, Any]:
     """Steps that each contender takes to the goal."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     table: Table = {frozenset(row["params"].items()): row["accuracy"] for row in rows}
     best = max(values[-1] for values in table.values())
-    goal = best - tolerance
+    goal, rungs = best - tolerance, [rung for rung in RUNGS if rung >= grace]
 
     def ours(seed: int, **changes: Any) -> Contender:
-        return Ours(*search_config(**{"sampler.seed": seed, **changes}))
+        return Ours(*search_config(**{"sampler.seed": seed, "scheduler.grace_steps": grace, **changes}))
 
     space = search_config()[1]
     contenders: dict[str, Callable[[int], Contender]] = {
         "stssl": ours,
-        "ray": lambda seed: Theirs(space, seed),
+        "ray": lambda seed: Theirs(space, seed, rungs),
         "random": lambda seed: ours(seed, **{"scheduler.name": "none", "sampler.name": "random"}),
         "stssl without the prior": lambda seed: ours(seed, **{"sampler.prior": 0}),
         "stssl without a model": lambda seed: ours(seed, **{"sampler.name": "random"}),
@@ -194,14 +199,20 @@ def curves(path: Path, repetitions: int, workers: int, tolerance: float) -> dict
     costs = {name: np.zeros(repetitions) for name in contenders}
     for seed in range(repetitions):
         for name, make in contenders.items():
-            costs[name][seed] = cost(make(seed), table, workers, goal, seed)
+            costs[name][seed] = cost(make(seed), table, workers, goal, seed, rungs)
         print(f"repetition {seed + 1}/{repetitions}", file=sys.stderr, end="\r")
-    good = sum(values[-1] >= goal for values in table.values())
-    found: dict[str, Any] = {"trainings": len(table), "best": best, "tolerance": tolerance, "good_enough": good}
-    found |= {"repetitions": repetitions, "workers": workers, "steps_of_a_full_training": RUNGS[-1]}
+    finals = np.array([values[-1] for values in table.values()])
+    found: dict[str, Any] = {
+        "trainings": len(table), "best": best, "tolerance": tolerance, "good_enough": int((finals >= goal).sum()),
+        "rungs": rungs, "repetitions": repetitions, "workers": workers,
+        "rank_correlation_with_the_end": {
+            rung: round(float(stats.spearmanr([values[i] for values in table.values()], finals).statistic), 2)
+            for i, rung in enumerate(RUNGS[:-1])
+        },
+    }  # fmt: skip
     for name, values in costs.items():
         found[name] = {
-            "steps_mean": round(values.mean()), "steps_quartiles": np.percentile(values, [25, 50, 75]).round().tolist(),
+            "goal_reached": float((values < len(table) * rungs[-1]).mean()), "steps_mean": round(values.mean()), "steps_quartiles": np.percentile(values, [25, 50, 75]).round().tolist(),
             **({} if name == "stssl" else {"ratio_to_stssl": ratio(values, costs["stssl"])}),
         }  # fmt: skip
     return found
@@ -351,11 +362,12 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=100)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--tolerance", type=float, default=0.005)
+    parser.add_argument("--grace", type=int, default=30, choices=RUNGS[:-2], help="the first rung")
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
     found: dict[str, Any] = {}
     if "curves" in given.parts:
-        found["curves"] = curves(given.curves, given.repetitions, given.workers, given.tolerance)
+        found["curves"] = curves(given.curves, given.repetitions, given.workers, given.tolerance, given.grace)
     if "overhead" in given.parts:
         found["overhead"] = overhead(given.rounds)
     if "throughput" in given.parts:
