@@ -63,7 +63,7 @@ def run(
             if study.work_left():
                 if create is None:
                     connect()
-                _drive(study, folder)
+                _drive(study, folder, ahead=0 if address is None else 1)
             _finish(folder, study, manifest, dataset)
         tell(folder, study)
         if study.state.winner is None:
@@ -103,7 +103,7 @@ def _begin(study: Study, manifest: dict[str, Any], folder: Path) -> None:
     study.record("resumed" if study.state.started else "started")
 
 
-def _drive(study: Study, folder: Path) -> None:
+def _drive(study: Study, folder: Path, ahead: int) -> None:
     """Run the trials. The first Ctrl-C lets those that run go on to their next evaluation, the second stops at once."""
     from stssl.cli.live import Live
     from stssl.search import driver
@@ -116,7 +116,7 @@ def _drive(study: Study, folder: Path) -> None:
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with Live(driver.capacity(study.config.resources)) as live:
-            driver.run(study, folder, live)
+            driver.run(study, folder, live, ahead)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -6,6 +6,7 @@ import json
 import logging
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from datetime import datetime
@@ -29,19 +30,30 @@ Observer = Callable[[Study], None]
 
 
 class _Searcher(Searcher):
-    """Ray asks for the next configuration; the study answers."""
+    """Ray asks for the next configuration; the study answers, once a worker is free.
 
-    def __init__(self, study: Study, run: Path) -> None:
+    Ray likes to have one more trial in its queue than run. What the study says then, it says without the results that are
+    under way, and who comes first after a dead worker or a new driver would be another one than in an undisturbed search.
+
+    Args:
+        ahead: So many trials may wait in Ray's queue all the same.
+    """
+
+    def __init__(self, study: Study, run: Path, ahead: int) -> None:
         super().__init__()
-        self.study, self.run = study, run
+        self.study, self.run, self.ahead = study, run, ahead
+        self._open: set[str] = set()  # Ray's trials that wait or run
 
     def suggest(self, trial_id: str) -> Any:
+        resources = self.study.config.resources
+        if not self.study.stopping and len(self._open) >= capacity(resources) + self.ahead:
+            return None
         job = self.study.next()
         if job is Next.DONE:
             return Searcher.FINISHED
         if job is Next.WAIT:
             return None
-        resources = self.study.config.resources
+        self._open.add(trial_id)
         return {
             "trial": job.trial, "recipe": job.recipe, "reported": job.reported, "run": str(self.run),
             "cpus": resources.cpus, "gpus": resources.gpus, "hang_minutes": resources.hang_minutes,
@@ -49,7 +61,8 @@ class _Searcher(Searcher):
         }  # fmt: skip
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """The scheduler has heard of it already."""
+        """A worker is free; the scheduler has heard of the rest already."""
+        self._open.discard(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the ledger is the truth."""
@@ -127,15 +140,23 @@ def _name(trial: Trial) -> str:
 
 
 class _Ticker(tune.Callback):
-    """Lets the observer look at every turn of Ray's loop, and listens for `stop`."""
+    """Lets the observer look at every turn of Ray's loop, listens for `stop`, and sees when no machine is left."""
 
     def __init__(self, study: Study, run: Path, observer: Observer) -> None:
         self.study, self.run, self.observer = study, run, observer
+        self._looked = time.monotonic()
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         if not self.study.stopping and (self.run / STOP).exists():
             self.study.stopping = True
         self.observer(self.study)
+        if time.monotonic() - self._looked > 1:
+            self._looked = time.monotonic()
+            if not any(node["Alive"] for node in ray.nodes()):  # Ray would wait for another one without end
+                raise RunError(
+                    "Ray's last node has died (killed, or out of memory?); every trial is kept. Go on with: "
+                    f"python launch.py resume {self.run}"
+                )
 
     def __reduce__(self) -> Any:
         return (tune.Callback, ())
@@ -222,13 +243,14 @@ def capacity(resources: ResourceConfig) -> int:
     return max(1, count)
 
 
-def run(study: Study, folder: Path, observer: Observer = lambda study: None) -> None:
+def run(study: Study, folder: Path, observer: Observer = lambda study: None, ahead: int = 0) -> None:
     """Run a study until nothing is left to run, or until it is stopping. Needs a cluster.
 
     Args:
         study: A new one, or one rebuilt from its ledger.
         folder: The run folder.
         observer: Called at every turn of Ray's loop.
+        ahead: So many trials wait in Ray's queue, by which a cluster that can grow sees that it should.
 
     Raises:
         RunError: The same kind of fault of the infrastructure again and again, or the ledger cannot be written.
@@ -245,7 +267,7 @@ def run(study: Study, folder: Path, observer: Observer = lambda study: None) -> 
         trainable,
         tune_config=tune.TuneConfig(
             num_samples=-1,
-            search_alg=_Searcher(study, folder),
+            search_alg=_Searcher(study, folder, ahead),
             scheduler=scheduler,
             reuse_actors=True,
             trial_name_creator=_name,
