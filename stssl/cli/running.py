@@ -100,7 +100,7 @@ def _begin(study: Study, manifest: dict[str, Any], folder: Path) -> None:
             out.print(
                 f"warm start: {len(events)} trials of {source}; {outside} more lie outside this space", markup=False
             )
-    study.record("resumed" if study.state.started else "started")
+    study.begin()
 
 
 def _drive(study: Study, folder: Path, ahead: int) -> None:

@@ -112,13 +112,12 @@ class _Scheduler(FIFOScheduler):
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         # Faults of a recipe come as results; what Ray itself reports is a dead worker or node.
-        name, error = trial.config["trial"], trial.get_error()
+        name, text = trial.config["trial"], _last_words(trial)
         if hung(self.run, name):
             minutes = self.study.config.resources.hang_minutes
             self.study.fail(name, "hung", f"nothing moved for {minutes:g} minutes (traceback: trials/{name}/error.txt)")
             return
-        text = " ".join(str(error).split()) if error else "its worker died"
-        out_of_memory = "OutOfMemory" in f"{type(error).__name__} {text}" or "memory usage threshold" in text
+        out_of_memory = any(sign in text for sign in ("running low on memory", "OutOfMemory", "OUT_OF_MEMORY"))
         reason = "its worker used more memory than the node has" if out_of_memory else text[:200]
         self.study.lost(name, reason, out_of_memory)
 
@@ -132,6 +131,15 @@ class _Scheduler(FIFOScheduler):
 
     def __reduce__(self) -> Any:  # as in _Searcher
         return (FIFOScheduler, ())
+
+
+def _last_words(trial: Trial) -> str:
+    """What Ray says of a dead worker, in one line; `trial.get_error` looks where Ray copies that only later."""
+    try:
+        lines = Path(trial.error_file or "").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    return " ".join(" ".join(lines[1:]).split()) or "its worker died"  # the first line counts and dates
 
 
 def _name(trial: Trial) -> str:
