@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from stssl.cli.common import duration, errors, out
+from stssl.errors import RunError
 
 if TYPE_CHECKING:
     from stssl.data.dataset import Dataset
@@ -83,6 +84,12 @@ def _interruptible(folder: Path) -> Iterator[None]:
         else:
             errors.print("\ninterrupted before anything began")
         raise typer.Exit(130) from None
+    except OSError as error:
+        if not (folder / CONFIG).exists():
+            raise
+        raise RunError(
+            f"{error}; every trial is kept. Mend that, then: python launch.py resume {shown(folder)}"
+        ) from error
 
 
 def _begin(study: Study, manifest: dict[str, Any], folder: Path) -> None:

@@ -262,6 +262,7 @@ def run(study: Study, folder: Path, observer: Observer = lambda study: None, ahe
 
     Raises:
         RunError: The same kind of fault of the infrastructure again and again, or the ledger cannot be written.
+        OSError: Ray's own files cannot be written.
         KeyboardInterrupt: Raised by a signal handler; the ledger is whole and the study can be taken up again.
     """
     for name in ("ray", "ray.tune", "ray.train"):
@@ -299,8 +300,8 @@ def run(study: Study, folder: Path, observer: Observer = lambda study: None, ahe
 
 
 def _ours(error: BaseException) -> BaseException:
-    """The fault of ours (the disk is full, say) that Ray wrapped up on its way through Ray's loop; else Ray's own."""
+    """The fault of ours or of the disk that Ray wrapped up on its way through Ray's loop; else Ray's own."""
     inner: BaseException | None = error
-    while inner is not None and not isinstance(inner, StsslError):
+    while inner is not None and not isinstance(inner, StsslError | OSError):
         inner = inner.__cause__ or inner.__context__
     return inner or error
