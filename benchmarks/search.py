@@ -212,9 +212,12 @@ def curves(path: Path, repetitions: int, workers: int, tolerance: float, grace: 
     }  # fmt: skip
     for name, values in costs.items():
         found[name] = {
-            "goal_reached": float((values < len(table) * rungs[-1]).mean()), "steps_mean": round(values.mean()), "steps_quartiles": np.percentile(values, [25, 50, 75]).round().tolist(),
-            **({} if name == "stssl" else {"ratio_to_stssl": ratio(values, costs["stssl"])}),
-        }  # fmt: skip
+            "goal_reached": float((values < len(table) * rungs[-1]).mean()),
+            "steps_mean": round(values.mean()),
+            "steps_quartiles": np.percentile(values, [25, 50, 75]).round().tolist(),
+        }
+        if name != "stssl":
+            found[name]["ratio_to_stssl"] = ratio(values, costs["stssl"])
     return found
 
 

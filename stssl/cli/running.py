@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from stssl.cli.common import duration, errors, out
+from stssl.errors import RunError
 
 if TYPE_CHECKING:
     from stssl.data.dataset import Dataset
@@ -63,7 +64,7 @@ def run(
             if study.work_left():
                 if create is None:
                     connect()
-                _drive(study, folder)
+                _drive(study, folder, ahead=0 if address is None else 1)
             _finish(folder, study, manifest, dataset)
         tell(folder, study)
         if study.state.winner is None:
@@ -83,6 +84,12 @@ def _interruptible(folder: Path) -> Iterator[None]:
         else:
             errors.print("\ninterrupted before anything began")
         raise typer.Exit(130) from None
+    except OSError as error:
+        if not (folder / CONFIG).exists():
+            raise
+        raise RunError(
+            f"{error}; every trial is kept. Mend that, then: python launch.py resume {shown(folder)}"
+        ) from error
 
 
 def _begin(study: Study, manifest: dict[str, Any], folder: Path) -> None:
@@ -100,10 +107,10 @@ def _begin(study: Study, manifest: dict[str, Any], folder: Path) -> None:
             out.print(
                 f"warm start: {len(events)} trials of {source}; {outside} more lie outside this space", markup=False
             )
-    study.record("resumed" if study.state.started else "started")
+    study.begin()
 
 
-def _drive(study: Study, folder: Path) -> None:
+def _drive(study: Study, folder: Path, ahead: int) -> None:
     """Run the trials. The first Ctrl-C lets those that run go on to their next evaluation, the second stops at once."""
     from stssl.cli.live import Live
     from stssl.search import cluster, driver
@@ -116,7 +123,7 @@ def _drive(study: Study, folder: Path) -> None:
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with Live(cluster.capacity(study.config.resources)) as live:
-            driver.run(study, folder, live)
+            driver.run(study, folder, live, ahead)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

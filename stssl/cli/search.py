@@ -36,15 +36,16 @@ def search(
     Example: `python launch.py search search_spaces/demo.yaml --set trials=8 --set recipe.training.steps=120`
     """
     from stssl import config as cfg
-    from stssl.search import checks, disk, run_folder
+    from stssl.search import checks, disk, run_folder, warm_start
     from stssl.search.config import SearchConfig, located
 
     overrides = cfg.parse_set(set_)
     config = _absolute_paths(SearchConfig.read(file, overrides))
     with located(file, overrides):
         space, dataset = checks.check(config, str(file))
-    recipe = space.recipe(space.base_point())
-    config = config.model_copy(update={"recipe": recipe.dump()})
+        recipe = space.recipe(space.base_point())
+        config = config.model_copy(update={"recipe": recipe.dump()})
+        warm_start.imports(config, space, dataset.store.card.fingerprint, str(file))  # refuses what cannot be compared
     target = (target or Path("runs") / f"{config.name}-{datetime.now():%Y%m%d-%H%M%S}").resolve()
     ladder = config.ladder
     if dry_run:
@@ -86,7 +87,8 @@ def _absolute_paths(config: SearchConfig) -> SearchConfig:
     points = tuple(
         {k: absolute(v) if k == key and isinstance(v, str) else v for k, v in point.items()} for point in config.points
     )
-    return config.model_copy(update={"space": space, "points": points})
+    earlier = tuple(absolute(folder) for folder in config.warm_start)
+    return config.model_copy(update={"space": space, "points": points, "warm_start": earlier})
 
 
 def resume(folder: RunFolder, address: Address = None, cpus: Cpus = None) -> None:
@@ -136,6 +138,8 @@ def extend(
         space, _ = checks.check(config, str(source))
     config = config.model_copy(update={"recipe": cfg.validate(Recipe, config.recipe, str(source)).dump()})
     changes = run_folder.differences(manifest["search"], config)
+    if not changes:
+        raise ConfigError(f"extend: nothing to change; {source} is what {folder} was searched with already")
     run_folder.check_extension(changes, str(source))
     with Ledger(folder) as ledger:
         state = SearchState.replay(ledger.events)
@@ -161,6 +165,7 @@ def stop(
     Example: `python launch.py stop runs/demo-20260101-120000`
     """
     from stssl.search import ledger, run_folder
+    from stssl.search.state import SearchState
 
     run_folder.load(folder)
     if not ledger.locked(folder):
@@ -173,4 +178,7 @@ def stop(
     out.print("waiting for the trials to come to their next evaluations (Ctrl-C: do not wait)")
     while ledger.locked(folder):
         time.sleep(0.2)
-    out.print(f"stopped; go on with: python launch.py resume {folder}")
+    if SearchState.replay(ledger.read(folder / ledger.NAME)).finished:
+        out.print("the search had come to its end")
+    else:
+        out.print(f"stopped; go on with: python launch.py resume {folder}")

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune import TuneError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from stssl.errors import StsslError
+from stssl.errors import RunError, StsslError
+from stssl.search import cluster
 from stssl.search.run_folder import STOP
 from stssl.search.study import Next, Study
 from stssl.search.trial import RecipeTrial, delete_weights, hung
@@ -25,19 +28,30 @@ Observer = Callable[[Study], None]
 
 
 class _Searcher(Searcher):
-    """Ray asks for the next configuration; the study answers."""
+    """Ray asks for the next configuration; the study answers, once a worker is free.
 
-    def __init__(self, study: Study, run: Path) -> None:
+    Ray likes to have one more trial in its queue than run. What the study says then, it says without the results that are
+    under way, and who comes first after a dead worker or a new driver would be another one than in an undisturbed search.
+
+    Args:
+        ahead: So many trials may wait in Ray's queue all the same.
+    """
+
+    def __init__(self, study: Study, run: Path, ahead: int) -> None:
         super().__init__()
-        self.study, self.run = study, run
+        self.study, self.run, self.ahead = study, run, ahead
+        self._open: set[str] = set()  # Ray's trials that wait or run
 
     def suggest(self, trial_id: str) -> Any:
+        resources = self.study.config.resources
+        if not self.study.stopping and len(self._open) >= cluster.capacity(resources) + self.ahead:
+            return None
         job = self.study.next()
         if job is Next.DONE:
             return Searcher.FINISHED
         if job is Next.WAIT:
             return None
-        resources = self.study.config.resources
+        self._open.add(trial_id)
         return {
             "trial": job.trial, "recipe": job.recipe, "reported": job.reported, "run": str(self.run),
             "cpus": resources.cpus, "gpus": resources.gpus, "hang_minutes": resources.hang_minutes,
@@ -45,7 +59,8 @@ class _Searcher(Searcher):
         }  # fmt: skip
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """The scheduler has heard of it already."""
+        """A worker is free; the scheduler has heard of the rest already."""
+        self._open.discard(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the ledger is the truth."""
@@ -95,13 +110,12 @@ class _Scheduler(FIFOScheduler):
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         # Faults of a recipe come as results; what Ray itself reports is a dead worker or node.
-        name, error = trial.config["trial"], trial.get_error()
+        name, text = trial.config["trial"], _last_words(trial)
         if hung(self.run, name):
             minutes = self.study.config.resources.hang_minutes
             self.study.fail(name, "hung", f"nothing moved for {minutes:g} minutes (traceback: trials/{name}/error.txt)")
             return
-        text = " ".join(str(error).split()) if error else "its worker died"
-        out_of_memory = "OutOfMemory" in f"{type(error).__name__} {text}" or "memory usage threshold" in text
+        out_of_memory = any(sign in text for sign in ("running low on memory", "OutOfMemory", "OUT_OF_MEMORY"))
         reason = "its worker used more memory than the node has" if out_of_memory else text[:200]
         self.study.lost(name, reason, out_of_memory)
 
@@ -117,21 +131,38 @@ class _Scheduler(FIFOScheduler):
         return (FIFOScheduler, ())
 
 
+def _last_words(trial: Trial) -> str:
+    """What Ray says of a dead worker, in one line; `trial.get_error` looks where Ray copies that only later."""
+    try:
+        lines = Path(trial.error_file or "").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    return " ".join(" ".join(lines[1:]).split()) or "its worker died"  # the first line counts and dates
+
+
 def _name(trial: Trial) -> str:
     """What Ray's logs call a trial; a trial that goes on after a dead worker is a new one to Ray."""
     return f"{trial.config['trial']}_{trial.trial_id}"
 
 
 class _Ticker(tune.Callback):
-    """Lets the observer look at every turn of Ray's loop, and listens for `stop`."""
+    """Lets the observer look at every turn of Ray's loop, listens for `stop`, and sees when no machine is left."""
 
     def __init__(self, study: Study, run: Path, observer: Observer) -> None:
         self.study, self.run, self.observer = study, run, observer
+        self._looked = time.monotonic()
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         if not self.study.stopping and (self.run / STOP).exists():
             self.study.stopping = True
         self.observer(self.study)
+        if time.monotonic() - self._looked > 1:
+            self._looked = time.monotonic()
+            if not any(node["Alive"] for node in ray.nodes()):  # Ray would wait for another one without end
+                raise RunError(
+                    "Ray's last node has died (killed, or out of memory?); every trial is kept. Go on with: "
+                    f"python launch.py resume {self.run}"
+                )
 
     def __reduce__(self) -> Any:
         return (tune.Callback, ())
@@ -141,6 +172,7 @@ def run(
     study: Study,
     folder: Path,
     observer: Observer = lambda study: None,
+    ahead: int = 0,
     trainable: type[tune.Trainable] = RecipeTrial,
 ) -> None:
     """Run a study until nothing is left to run, or until it is stopping. Needs a cluster.
@@ -149,10 +181,12 @@ def run(
         study: A new one, or one rebuilt from its ledger.
         folder: The run folder.
         observer: Called at every turn of Ray's loop.
+        ahead: So many trials wait in Ray's queue, by which a cluster that can grow sees that it should.
         trainable: What runs a job; another one than RecipeTrial is for measuring the driver itself.
 
     Raises:
         RunError: The same kind of fault of the infrastructure again and again, or the ledger cannot be written.
+        OSError: Ray's own files cannot be written.
         KeyboardInterrupt: Raised by a signal handler; the ledger is whole and the study can be taken up again.
     """
     for name in ("ray", "ray.tune", "ray.train"):
@@ -166,7 +200,7 @@ def run(
         placed,
         tune_config=tune.TuneConfig(
             num_samples=-1,
-            search_alg=_Searcher(study, folder),
+            search_alg=_Searcher(study, folder, ahead),
             scheduler=scheduler,
             reuse_actors=True,
             trial_name_creator=_name,
@@ -190,8 +224,8 @@ def run(
 
 
 def _ours(error: BaseException) -> BaseException:
-    """The fault of ours (the disk is full, say) that Ray wrapped up on its way through Ray's loop; else Ray's own."""
+    """The fault of ours or of the disk that Ray wrapped up on its way through Ray's loop; else Ray's own."""
     inner: BaseException | None = error
-    while inner is not None and not isinstance(inner, StsslError):
+    while inner is not None and not isinstance(inner, StsslError | OSError):
         inner = inner.__cause__ or inner.__context__
     return inner or error

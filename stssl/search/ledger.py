@@ -97,7 +97,7 @@ class Ledger:
         self._lock = FileLock(run / LOCK)
         try:
             run.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=1)  # `locked` may hold it for a moment
+            self._lock.acquire(timeout=1)  # who looks whether it is `locked` holds it for a moment
         except Timeout:
             raise RunError(
                 f"{run}: another driver is at work in this folder; wait for it, stop it, "

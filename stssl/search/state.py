@@ -141,9 +141,12 @@ class SearchState:
         elif kind == "started":
             self.started = True
         elif kind == "resumed":  # somebody looked after the machine: count anew
-            self.losses = []
             for trial in self.trials.values():
                 trial.lost = 0
+                # given up while the machine was at fault, as it seems
+                if trial.id in self.losses and trial.fault == "infrastructure":
+                    trial.status, trial.reason, trial.fault, trial.failed_at = "running", "", "", None
+            self.losses = []
         elif kind == "extended":
             self.finished, self.exhausted, self.winner, self.tested = False, False, None, None
             self.extended = True

@@ -75,6 +75,11 @@ class Study:
         self.state.apply(entry)
         return entry
 
+    def begin(self) -> None:
+        """Put on record that a driver has begun, which may bring back what was lost to the machine."""
+        self.record("resumed" if self.state.started else "started")
+        self._unfinished = [t for t in self.state.trials.values() if t.status == "running"]
+
     def work_left(self) -> bool:
         """Whether anything is left to run."""
         if any(t.status == "running" for t in self._unfinished) or self._searching():

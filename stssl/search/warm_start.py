@@ -12,7 +12,7 @@ from stssl.search.config import SearchConfig
 from stssl.search.space import Space
 from stssl.search.state import SearchState
 
-SAME = ("recipe.training.steps", "recipe.training.eval_interval", "recipe.data.split", "recipe.data.labeled")
+SAME = ("training.steps", "training.eval_interval", "data.split", "data.labeled", "data.validation_budget")
 
 
 def imports(
@@ -66,7 +66,7 @@ def imports(
 def _check_comparable(config: SearchConfig, other: SearchConfig, where: str) -> None:
     ours, theirs = flatten(config.dump()), flatten(other.dump())
     for key in {**ours, **theirs}:
-        same = key in ("metric", "second_metric") or any(key == s or key.startswith(s + ".") for s in SAME)
+        same = key in ("metric", "second_metric") or f"{key}.".startswith(tuple(f"recipe.{s}." for s in SAME))
         if same and ours.get(key) != theirs.get(key):
             raise ConfigError(
                 f"{where}: {key} is {theirs.get(key)!r} there and {ours.get(key)!r} here, so its scores cannot be compared; "

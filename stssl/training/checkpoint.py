@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from collections.abc import Callable
@@ -47,9 +48,15 @@ PARTS: dict[str, Callable[[Any], bool]] = {
 
 
 def save(path: Path | str, state: dict[str, Any]) -> None:
-    """Write a checkpoint atomically."""
+    """Write a checkpoint atomically.
+
+    Raises:
+        OSError: The disk refuses; torch's own writer would call it a RuntimeError.
+    """
+    content = io.BytesIO()
+    torch.save({"format": FORMAT, **state}, content)
     with atomic_path(path) as temporary:
-        torch.save({"format": FORMAT, **state}, temporary)
+        temporary.write_bytes(content.getbuffer())
 
 
 def load(path: Path | str, device: torch.device | str = "cpu") -> dict[str, Any]:

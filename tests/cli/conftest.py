@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,14 +84,92 @@ def write(tmp_path: Path) -> Callable[..., Path]:
     return write_yaml
 
 
-def launch(*arguments: str | Path, wait: bool = True) -> Any:
-    """Start `launch.py`; waits for it and returns the completed process, or returns the running one."""
+def launch(*arguments: str | Path, wait: bool = True, inject: Path | None = None) -> Any:
+    """Start `launch.py`; waits for it and returns the completed process, or returns the running one.
+
+    `inject`: a folder from `inject`, whose code every process of the search runs.
+    """
     command = [sys.executable, str(ROOT / "launch.py"), *map(str, arguments)]
+    path = [str(inject)] * (inject is not None) + [os.environ["PYTHONPATH"]] * ("PYTHONPATH" in os.environ)
+    environment = os.environ | ({"PYTHONPATH": os.pathsep.join(path)} if path else {})
+    more: Any = {"text": True, "stdin": subprocess.DEVNULL, "env": environment}
     if wait:
-        return subprocess.run(command, capture_output=True, text=True, timeout=240, stdin=subprocess.DEVNULL)
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL
-    )
+        return subprocess.run(command, capture_output=True, timeout=240, **more)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0, **more)
+
+
+def inject(folder: Path, module: str, code: str) -> Path:
+    """Make a folder for `launch` with a fault: code that every process runs at the end of an `stssl` module's own."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(f"""
+import sys
+from importlib.abc import MetaPathFinder
+from importlib.util import find_spec
+
+class Finder(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name != {module!r}:
+            return None
+        sys.meta_path.remove(self)
+        spec = find_spec(name)
+        execute = spec.loader.exec_module
+        def execute_both(module):
+            execute(module)
+            exec({code!r}, module.__dict__)
+        spec.loader.exec_module = execute_both
+        return spec
+
+sys.meta_path.insert(0, Finder())
+""")
+    return folder
+
+
+def trials_of(run: Path) -> dict[str, list[dict[str, Any]]]:
+    """All that is to be equal in two runs of the same search: recipes, results, decisions."""
+    table: dict[str, list[dict[str, Any]]] = {}
+    for event in events(run):
+        if event["event"] in ("created", "result", "failed"):
+            table.setdefault(event["trial"], []).append(
+                {k: v for k, v in event.items() if k not in ("time", "seconds")}
+            )
+    return table
+
+
+def processes(driver: int) -> dict[int, str]:
+    """The living descendants of a process and their commands."""
+    table = subprocess.run(["ps", "-eo", "pid,ppid,stat,args"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 3) for line in table.splitlines()[1:]]
+    parents = {int(pid): int(parent) for pid, parent, _, _ in rows}
+    found = {}
+    for pid, _, state, name in rows:
+        above = parents[int(pid)]
+        while above in parents and above != driver:
+            above = parents[above]
+        if above == driver and not state.startswith("Z"):
+            found[int(pid)] = name
+    return found
+
+
+def worker_of(driver: int) -> int | None:
+    """The trial's process among the descendants of a driver."""
+    return next((p for p, name in processes(driver).items() if name.startswith("ray::ResourceTrainable")), None)
+
+
+def gone(pids: Iterable[int], seconds: float = 30) -> bool:
+    """Whether these processes have ended, or do within so many seconds."""
+
+    def lives(pid: int) -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        except OSError:
+            return False
+
+    end = time.monotonic() + seconds
+    while any(lives(pid) for pid in pids):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def events(run: Path) -> list[dict[str, Any]]:

@@ -17,18 +17,7 @@ import pytest
 import yaml
 
 from stssl.cli.app import main
-from tests.cli.conftest import ROOT, events, launch, recipe_of, search_of, wait_for
-
-
-def trials_of(run: Path) -> dict[str, list[dict[str, Any]]]:
-    """All that is to be equal in two runs of the same search: recipes, results, decisions."""
-    table: dict[str, list[dict[str, Any]]] = {}
-    for event in events(run):
-        if event["event"] in ("created", "result", "failed"):
-            table.setdefault(event["trial"], []).append(
-                {k: v for k, v in event.items() if k not in ("time", "seconds")}
-            )
-    return table
+from tests.cli.conftest import ROOT, events, launch, recipe_of, search_of, trials_of, wait_for, worker_of
 
 
 def test_search_runs_to_its_end(finished: tuple[Path, str]) -> None:
@@ -224,7 +213,9 @@ def test_dead_workers_are_replaced(shards: Path, write: Callable[..., Path], tmp
     process = launch("search", write(config), "--out", run, "--cpus", "1", wait=False)
     wait_for(run, lambda log: sum(e["event"] == "result" for e in log) >= 5, process)
     before = len([e for e in events(run) if e["event"] == "result"])
-    os.kill(worker_of(process.pid), signal.SIGKILL)
+    worker = worker_of(process.pid)
+    assert worker is not None
+    os.kill(worker, signal.SIGKILL)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     log = events(run)
@@ -232,20 +223,6 @@ def test_dead_workers_are_replaced(shards: Path, write: Callable[..., Path], tmp
     steps = [e["step"] for e in log if e["event"] == "result" and e["trial"] == "t0001"]
     assert steps == list(range(1, 91)) and before < 90  # went on where it was, nothing twice
     assert "0 failed" in out and "raylet" not in out + err
-
-
-def worker_of(driver: int) -> int:
-    """The trial's process among the descendants of a driver."""
-    table = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(None, 2) for line in table.splitlines()[1:]]
-    parents = {int(pid): int(parent) for pid, parent, _ in rows}
-    for pid, _, name in rows:
-        above = int(pid)
-        while above in parents and above != driver:
-            above = parents[above]
-        if above == driver and name.startswith("ray::ResourceTrainable"):
-            return int(pid)
-    raise AssertionError("no worker found")
 
 
 def test_a_trial_that_fits_on_no_node_is_refused(shards: Path, write: Callable[..., Path], tmp_path: Path) -> None:
