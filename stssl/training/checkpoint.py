@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import zipfile
 from collections.abc import Callable
@@ -53,10 +52,13 @@ def save(path: Path | str, state: dict[str, Any]) -> None:
     Raises:
         OSError: The disk refuses; torch's own writer would call it a RuntimeError.
     """
-    content = io.BytesIO()
-    torch.save({"format": FORMAT, **state}, content)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content.getbuffer())
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save({"format": FORMAT, **state}, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def load(path: Path | str, device: torch.device | str = "cpu") -> dict[str, Any]:
