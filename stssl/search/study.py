@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -13,7 +13,7 @@ from stssl.search.asha import Scheduler
 from stssl.search.config import SearchConfig
 from stssl.search.ledger import Event, Ledger
 from stssl.search.objectives import Objectives
-from stssl.search.sampler import Draw, Sampler
+from stssl.search.proposals import Proposals
 from stssl.search.space import Space
 from stssl.search.state import SearchState, TrialState
 from stssl.training.recipe import Recipe
@@ -61,12 +61,9 @@ class Study:
         self.state = SearchState.replay(ledger.events)
         self.ladder = config.ladder
         self.scheduler = Scheduler(config.scheduler, self.ladder)
-        self.sampler = Sampler(config.sampler, space, self.ladder)
+        self.proposals = Proposals(config, space)
         self.objectives = Objectives(config.metric, config.second_metric)
         self.stopping = False
-        self._inside: dict[str, dict[str, Any] | None] = {}
-        self._base = space.base_point()
-        self._points = [space.point(p, f"points[{i}]") for i, p in enumerate(config.points)]
         self._unfinished = [t for t in self.state.trials.values() if t.status == "running"]
 
     def record(self, event: str, **fields: Any) -> Event:
@@ -117,7 +114,7 @@ class Study:
         return self.config.resources.cost(sum(t.seconds for t in self.state.of_kind("search")))
 
     def _new_trial(self) -> Job | None:
-        draw = self._point() or self.sampler.draw(self._in_this_space())
+        draw = self.proposals.draw(self.state)
         if draw is None:
             self.record("exhausted")
             return None
@@ -127,26 +124,6 @@ class Study:
         more = {"bracket": bracket} if bracket else {}
         self.record("created", trial=name, kind="search", params=draw.params, recipe=recipe, by=draw.by, **more)
         return Job(name, recipe, 0)
-
-    def _in_this_space(self) -> SearchState:
-        """The search as the sampler is to see it: without trials that, since it was extended, lie outside the space."""
-        if not self.state.extended:
-            return self.state
-        trials: dict[str, TrialState] = {}
-        for trial in self.state.of_kind("search"):
-            if trial.id not in self._inside:
-                self._inside[trial.id] = self.space.inside(trial.recipe)
-            if (params := self._inside[trial.id]) is not None:
-                trials[trial.id] = replace(trial, params=params)
-        return replace(self.state, trials=trials)
-
-    def _point(self) -> Draw | None:
-        """The base recipe, then the first points, each unless it was tried already."""
-        seen = [t.params for t in self._in_this_space().of_kind("search")]
-        if self._base not in seen:
-            return Draw(self._base, {"sampler": "base"})
-        left = (p for p in self._points if p not in seen and self.space.fault(p) is None)  # a misfit is not tried
-        return next((Draw(p, {"sampler": "point"}) for p in left), None)
 
     def _new_replicate(self) -> Job | Next:
         while (drop := self._to_drop()) is not None:

@@ -44,11 +44,11 @@ def test_a_rebuilt_sampler_draws_what_the_live_one_draws(backend, search_config,
     def compare(study: Study) -> None:
         rebuilt = Sampler(config.sampler, run.space, study.ladder)
         one = rebuilt.draw(SearchState.replay(json.loads(json.dumps(study.ledger.events))))
-        two = study.sampler.draw(study.state)
+        two = study.proposals.sampler.draw(study.state)
         assert one == two and json.loads(json.dumps(one)) == [one.params, one.by] if one else two is None
         if one and two:
             assert {k: type(v) for k, v in one.params.items()} == {k: type(v) for k, v in two.params.items()}
-        assert study.sampler.draw(study.state) == one, "a draw left something behind"
+        assert study.proposals.sampler.draw(study.state) == one, "a draw left something behind"
         compared.append(one)
 
     run = backend(config, workers=3, score=score, crash=0.05)
