@@ -102,6 +102,11 @@ def _found(config: SearchConfig, state: SearchState, table: list[Standing], bett
     ]
     base = baseline(state)
     if table:
+        full = (
+            [f"mean {config.metric} on all of validation"]
+            if any(_full_validation(s, config.metric) for s in table)
+            else []
+        )
         rows = [
             [
                 s.trial.id + (" (exported)" if s.trial.id == state.winner else ""),
@@ -109,7 +114,7 @@ def _found(config: SearchConfig, state: SearchState, table: list[Standing], bett
                 interval(s, config.metric),
                 "published recipe" if base is not None and s.trial.id == base.id else gain(s, config.metric),
                 ", ".join(f"{sign * r.score:.3f}" for r in s.replicates),
-                *_full_validation(s, config.metric),
+                *([_full_validation(s, config.metric)] if full else []),
                 f"{config.resources.cost(s.seconds) / 3600:.2g}",
                 (s.trial.dropped or {}).get("reason", "") or (f"{s.failed} replicates failed" if s.failed else ""),
                 _settings(s.trial.params),
@@ -133,11 +138,11 @@ def _found(config: SearchConfig, state: SearchState, table: list[Standing], bett
     return parts
 
 
-def _full_validation(standing: Standing, metric: str) -> list[str]:
+def _full_validation(standing: Standing, metric: str) -> str:
     """Mean over the replicates on the whole validation split, where the search saw but a budget of it."""
     values = [r.results[-1]["validation"].get(f"validation_full/{metric}") for r in standing.replicates]
     known = [value for value in values if value is not None]
-    return [f"{sum(known) / len(known):.3f}"] if known else []
+    return f"{sum(known) / len(known):.3f}" if known else ""
 
 
 def _trials(state: SearchState, space: Space, better: bool) -> list[str]:

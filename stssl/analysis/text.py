@@ -59,10 +59,13 @@ def gain(standing: Standing, metric: str) -> str:
     """`+0.045 [+0.010, +0.080], p = 0.03`; empty for the published recipe itself."""
     if math.isnan(standing.gain):
         return ""
-    sign = 1 if more_is_better(metric) else -1
-    middle = sign * standing.gain
-    low, high = middle - standing.gain_half, middle + standing.gain_half
-    return f"{middle:+.3f} [{low:+.3f}, {high:+.3f}], p = {standing.p:.2g}"
+    return difference((1 if more_is_better(metric) else -1) * standing.gain, standing.gain_half, standing.p)
+
+
+def difference(mean: float, half: float, p: float) -> str:
+    """`+0.045 [+0.010, +0.080], p = 0.03`; differences that are all the same have no interval."""
+    interval = "all the same" if math.isnan(half) else f"[{mean - half:+.3f}, {mean + half:+.3f}]"
+    return f"{mean:+.3f} {interval}, p = {p:.2g}"
 
 
 def _remarks(standing: Standing, published: bool, config: SearchConfig) -> list[str]:
@@ -120,13 +123,12 @@ def tested(state: SearchState, config: SearchConfig) -> list[str]:
     times = "read once" if state.tests == 1 else f"read for the {state.tests}. time, since the search was extended"
     lines = [f"Test split, {times}, student of {event['trial']}: {test_score(event, config.metric)}."]
     if "gain" in event:
-        low, high = event["gain"] - event["gain_half"], event["gain"] + event["gain_half"]
         means = [
             sum(v.values()) / len(v)
             for v in (event["replicates"][event["trial"]], event["replicates"][event["published"]])
         ]
         lines.append(
             f"  Over all replicates: {event['trial']} {means[0]:.3f}, the published recipe {means[1]:.3f}; difference "
-            f"{event['gain']:+.3f} [{low:+.3f}, {high:+.3f}], p = {event['p']:.2g}."
+            f"{difference(event['gain'], event.get('gain_half', math.nan), event['p'])}."
         )
     return lines

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from stssl.errors import ConfigError
 from stssl.storage import is_uri
 
 if TYPE_CHECKING:
@@ -52,8 +53,15 @@ def progress(label: str, total: int) -> Iterator[Any]:
 
 
 def absolute(path: str) -> str:
-    """The path as found from any folder; a URI is that already."""
-    return path if is_uri(path) else str(Path(path).expanduser().resolve())
+    """The path as found from any folder; a URI is that already.
+
+    Raises:
+        ConfigError: Nothing can have that name.
+    """
+    try:
+        return path if is_uri(path) else str(Path(path).expanduser().resolve())
+    except (OSError, RuntimeError, ValueError) as error:  # a null byte, links in a circle, nobody's home
+        raise ConfigError(f"{path[:80]!r}: no path: {error}") from None
 
 
 def resolve_paths(recipe: dict[str, Any]) -> None:
@@ -71,8 +79,6 @@ def pick_device(device: str) -> str:
         ConfigError: Nothing can be computed there.
     """
     import torch
-
-    from stssl.errors import ConfigError
 
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"

@@ -69,7 +69,7 @@ class Live:
         counts = [f"{running} running", f"{search['completed']} done"]
         counts += [f"{search[s]} {s}" for s in ("paused", "stopped") if search[s]]
         parts = [f"{len(state.of_kind('search'))}/{config.trials} trials: {', '.join(counts)}"]
-        if (causes := failures(state)) and causes:
+        if causes := failures(state):
             parts.append("failed: " + ", ".join(f"{count} {cause}" for cause, count in causes.items()))
         replicates = state.of_kind("replicate")
         if replicates:

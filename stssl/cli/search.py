@@ -143,11 +143,16 @@ def extend(
     run_folder.check_extension(changes, str(source))
     with Ledger(folder) as ledger:
         state = SearchState.replay(ledger.events)
+        if config.trials < len(state.of_kind("search")):
+            raise ConfigError(
+                f"{source}: trials {config.trials}: the search has {len(state.of_kind('search'))} already; ask for more"
+            )
         for key, (before, after) in changes.items():
             out.print(f"{key}: {before!r} -> {after!r}", markup=False)
         kept = sum(space.inside(t.recipe) is not None for t in state.of_kind("search"))
         out.print(
-            f"{kept} of {len(state.of_kind('search'))} trials lie in the space; the others count, but are not learned from"
+            f"{kept} of {len(state.of_kind('search'))} trials lie in the space; the others stay on record, but are not promoted, "
+            "replicated or learned from"
         )
         if dry_run:
             return

@@ -73,7 +73,9 @@ def test(run: Path, state: SearchState, metric: str) -> dict[str, Any]:
         )
         gain, half, p = paired(winner, published)
         if math.isfinite(gain):
-            fields |= {"published": base.id, "gain": gain, "gain_half": half, "p": p}
+            fields |= {"published": base.id, "gain": gain, "p": p} | (
+                {"gain_half": half} if math.isfinite(half) else {}
+            )
     return fields
 
 

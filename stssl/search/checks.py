@@ -55,7 +55,11 @@ def check(config: SearchConfig, source: str) -> tuple[Space, Dataset]:
             f"{source}: framework: only metadata_input can occur, which trains no network that sees the image alone, so "
             "there would be nothing to replicate or export; set or search plain or teacher_student"
         )
-    fits(space.recipe(space.base_point()))
+    published = space.recipe(space.base_point())
+    try:
+        fits(published)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: recipe.{str(error).removeprefix(f'{source}: ')}") from None
     for number, values in enumerate(config.points):
         point = space.point(values, f"points[{number}]")
         try:
@@ -64,8 +68,27 @@ def check(config: SearchConfig, source: str) -> tuple[Space, Dataset]:
             fault = str(error).removeprefix(f"{source}: ")
             raise ConfigError(f"{source}: points[{number}]: does not work: {fault}") from None
     Sampler(config.sampler, space, ladder)  # refuses a space on which it cannot work
+    _check_sampler(config, source)
     space.check(fits)
     return space, dataset
+
+
+def _check_sampler(config: SearchConfig, source: str) -> None:
+    """Refuse what a sampler would pass over without a word.
+
+    Raises:
+        ConfigError: Names the key.
+    """
+    name = config.sampler.name
+    if config.warm_start and name not in ("tpe", "gp"):
+        raise ConfigError(
+            f"{source}: warm_start: sampler.name {name} does not learn from earlier searches; choose tpe or gp, or name their "
+            "winners in points"
+        )
+    if config.second_metric and name == "cmaes":
+        raise ConfigError(
+            f"{source}: sampler.name: cmaes moves by one objective; choose tpe, or leave second_metric out"
+        )
 
 
 def _check_warmups(recipe: Recipe, ladder: list[int]) -> None:

@@ -49,7 +49,7 @@ class ResourceConfig(cfg.Config):
     gpus: float = Field(0, ge=0)
     retries: int = Field(2, ge=0)
     code_retries: int = Field(0, ge=0)
-    hang_minutes: float = Field(60, gt=0)
+    hang_minutes: float = Field(60, gt=0, le=60 * 24 * 30)
 
     def cost(self, seconds: float) -> float:
         """What so many seconds of a trial cost: GPU seconds, or seconds where trials have no GPU."""
@@ -117,6 +117,8 @@ class SearchConfig(cfg.Config):
             data["recipe"] = read_data(path.parent / data["recipe"])
         elif isinstance(data.get("recipe"), dict):
             data["recipe"] = on_base(data["recipe"], path)
+        if isinstance(data.get("warm_start"), list):  # like points, from the folder of the file
+            data["warm_start"] = [str(path.parent / w) if isinstance(w, str) else w for w in data["warm_start"]]
         fixed: dict[str, Any] = {}
         if isinstance(data.get("space"), dict):
             data["space"], fixed = shorthand.expand(data["space"], str(path))

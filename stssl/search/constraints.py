@@ -64,6 +64,7 @@ class Constraint:
             if isinstance(error, ConfigError):
                 raise
             raise ConfigError(f"{where}: cannot be read: {error}; {_HINT}") from None
+        self._null = any(isinstance(node, ast.Constant) and node.value is None for node in ast.walk(self._root))
         if not self.names:
             raise ConfigError(f"{where}: '{text}' names no key of a recipe; {_HINT}")
         if isinstance(self._root, ast.BinOp | ast.Constant | ast.List):
@@ -110,9 +111,9 @@ class Constraint:
         """Why a recipe, as flat keys, does not meet it, or that it compares there what cannot be compared.
 
         Returns:
-            None if the recipe meets it, or has not all of its keys, which are then another plugin's.
+            None if the recipe meets it, or has not all of its keys, which are then another plugin's or null.
         """
-        if not self.names <= recipe.keys():
+        if any(recipe.get(name) is None for name in self.names) and not self._null:
             return None
         shown = ", ".join(f"{name} is {recipe[name]!r}" for name in sorted(self.names))
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,14 +20,20 @@ ROUNDS = 3  # replicates of each recipe before any is given up
 ALPHA = 0.05
 
 
-def candidates(state: SearchState, top: int) -> list[TrialState]:
+def candidates(state: SearchState, top: int, among: Container[str] | None = None) -> list[TrialState]:
     """The recipes to replicate: the furthest trained, among those the best; the earlier one on a tie.
 
     Only recipes that end in a network that sees the image alone: that is what gets exported. Trials of the same
     recipe count once. The published recipe comes on top of these if it is not among them.
+
+    Args:
+        state: The search.
+        top: How many.
+        among: Names of the trials that may be chosen; None = all.
     """
     chosen: list[TrialState] = []
-    for trial in furthest(t for t in state.of_kind("search", "completed", "paused", "stopped") if t.deployable):
+    ended = state.of_kind("search", "completed", "paused", "stopped")
+    for trial in furthest(t for t in ended if t.deployable and (among is None or t.id in among)):
         if len(chosen) < top and all(trial.recipe != other.recipe for other in chosen):
             chosen.append(trial)
     base = baseline(state)
@@ -36,10 +43,11 @@ def candidates(state: SearchState, top: int) -> list[TrialState]:
 
 
 def baseline(state: SearchState) -> TrialState | None:
-    """The trial of the published recipe; None if it failed or trains no network that sees the image alone."""
+    """The trial of the published recipe; None if it failed by its own fault or has no network that sees the image alone."""
     for trial in state.of_kind("search"):
         if trial.by.get("sampler") == "base":
-            return trial if trial.deployable and trial.status != "failed" else None
+            failed = trial.status == "failed" and trial.fault != "infrastructure"
+            return trial if trial.deployable and not failed else None
     return None
 
 
@@ -106,6 +114,9 @@ def _scores(state: SearchState, trial: TrialState, number: int) -> dict[int, flo
 def paired(a: dict[int, float], b: dict[int, float], one_sided: bool = False) -> tuple[float, float, float]:
     """Paired t-test of a - b over the keys that both have.
 
+    Differences that are all the same, as of accuracies on few images, tell nothing of their spread: then it is a sign test,
+    without an interval.
+
     Returns:
         Mean difference, half of its 95 % interval, p (two-sided, or one-sided for a > b); NaN for fewer than two pairs.
     """
@@ -116,8 +127,10 @@ def paired(a: dict[int, float], b: dict[int, float], one_sided: bool = False) ->
     mean, error = statistics.fmean(differences), statistics.stdev(differences) / math.sqrt(len(common))
     freedom = len(common) - 1
     half = float(stats.t.ppf(0.975, freedom)) * error
-    if error < 1e-12 * max(1.0, abs(mean)):  # all the same: no chance was at work
-        return mean, 0.0, 0.0 if abs(mean) > 1e-12 and (mean > 0 or not one_sided) else 1.0
+    if error < 1e-12 * max(1.0, abs(mean)):
+        if abs(mean) < 1e-12 or (one_sided and mean < 0):
+            return mean, math.nan, 1.0
+        return mean, math.nan, 0.5 ** len(common) * (1 if one_sided else 2)
     t = mean / error
     return mean, half, float(stats.t.sf(t, freedom) if one_sided else 2 * stats.t.sf(abs(t), freedom))
 
@@ -129,7 +142,7 @@ class Standing:
     Attributes:
         low, high: 95 % confidence interval of the mean over seeds and labeled subsets (Student's t), NaN for
             fewer than two.
-        failed: How many replicates failed.
+        failed: How many replicates failed by their own fault.
         gain: Mean paired difference to the published recipe; NaN for that recipe itself or without pairs.
         gain_half: Half of its 95 % interval.
         p: Of a two-sided paired t-test against the published recipe, corrected for their number (Holm 1979).
@@ -152,7 +165,8 @@ def standings(state: SearchState) -> list[Standing]:
     """Replicated recipes, ranked; recipes none of whose replicates completed are left out.
 
     First those that were replicated to the end without a failure, then those that failed in part, then those that were
-    given up; each by the lower end of the interval, so that a recipe counts by what it has proven.
+    given up; each by the lower end of the interval, so that a recipe counts by what it has proven. With two replicates,
+    whose intervals are nearly all chance, by the mean.
     """
     base = baseline(state)
     groups: dict[str, list[TrialState]] = {}
@@ -160,13 +174,15 @@ def standings(state: SearchState) -> list[Standing]:
         groups.setdefault(str(replicate.of), []).append(replicate)
     table = [_standing(state.trials[trial], group) for trial, group in groups.items()]
     table = [s for s in table if s.replicates]
+    _share_spread(table)
     ours = next((s for s in table if base is not None and s.trial.id == base.id), None)
     if ours is not None:
         others = [s for s in table if s is not ours]
         for standing in others:
             standing.gain, standing.gain_half, standing.p = paired(_by_number(standing), _by_number(ours))
         _holm(others)
-    low = lambda s: -math.inf if math.isnan(s.low) else s.low  # noqa: E731
+    few = all(len(s.replicates) < ROUNDS for s in table)
+    low = lambda s: s.mean if few else -math.inf if math.isnan(s.low) else s.low  # noqa: E731
     return sorted(table, key=lambda s: (s.trial.dropped is not None, s.failed > 0, -low(s), -s.mean, s.trial.id))
 
 
@@ -176,8 +192,20 @@ def _standing(trial: TrialState, group: list[TrialState]) -> Standing:
     mean, half = statistics.fmean(scores) if scores else math.nan, math.nan
     if len(scores) > 1:
         half = float(stats.t.ppf(0.975, len(scores) - 1)) * statistics.stdev(scores) / math.sqrt(len(scores))
-    failed, seconds = sum(r.status == "failed" for r in group), sum(r.seconds for r in group)
+    failed = sum(r.status == "failed" and r.fault != "infrastructure" for r in group)
+    seconds = sum(r.seconds for r in group)
     return Standing(trial, done, mean, mean - half, mean + half, failed, seconds=seconds)
+
+
+def _share_spread(table: list[Standing]) -> None:
+    """Replicates whose scores happen to be all the same get the pooled spread of the other recipes' replicates."""
+    groups = [[r.score for r in s.replicates] for s in table if s.low < s.high]
+    freedom = sum(len(g) - 1 for g in groups)
+    pooled = math.sqrt(sum((len(g) - 1) * statistics.variance(g) for g in groups) / freedom) if freedom else 0.0
+    for s in table:
+        if s.low == s.high:
+            half = float(stats.t.ppf(0.975, len(s.replicates) - 1)) * pooled / math.sqrt(len(s.replicates))
+            s.low, s.high = s.mean - half, s.mean + half
 
 
 def _by_number(standing: Standing) -> dict[int, float]:

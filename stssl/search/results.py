@@ -109,7 +109,7 @@ def _standing(standing: Standing, config: SearchConfig, state: SearchState) -> d
         "trial": s.trial.id, "published": base is not None and s.trial.id == base.id, "mean": sign * s.mean,
         "interval_95": None if math.isnan(s.low) else sorted((sign * s.low, sign * s.high)),
         "gain": sign * s.gain if compared else None,
-        "gain_interval_95": sorted((sign * s.gain - s.gain_half, sign * s.gain + s.gain_half)) if compared else None,
+        "gain_interval_95": None if math.isnan(s.gain_half) else [sign * s.gain - s.gain_half, sign * s.gain + s.gain_half],
         "p": s.p if compared else None, "hours": config.resources.cost(s.seconds) / 3600, "failed": s.failed,
         "dropped": s.trial.dropped["reason"] if s.trial.dropped else None,
         "scores": [sign * r.score for r in s.replicates],

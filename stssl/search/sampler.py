@@ -57,11 +57,7 @@ class Sampler:
                 return None
             if _key(draw.params) not in seen and self.space.fault(draw.params) is None:
                 return draw
-        return self._unseen([trial.params for trial in trials], source)
-
-    def _unseen(self, seen: list[dict[str, Any]], source: random.Random) -> Draw | None:
-        while (point := self.space.unseen(seen, source)) is not None and self.space.fault(point) is not None:
-            seen.append(point)
+        point = self.space.unseen([trial.params for trial in trials], source)
         return None if point is None else Draw(point, {"sampler": "unseen"})
 
 

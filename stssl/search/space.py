@@ -186,7 +186,7 @@ class Space(ConditionalKeys):
 
         point = self.fill(value_of)
         if broken := self.broken(point):
-            raise ConfigError(f"{self.source}: {where}: {broken[1]}; change the value or the constraint")
+            raise ConfigError(f"{self.source}: {broken[1]} ({where}); change the value or the constraint")
         return point
 
     def point_of(self, recipe: Recipe, where: str) -> dict[str, Any]:
@@ -215,6 +215,11 @@ class Space(ConditionalKeys):
                     f"the space; {remedy}"
                 )
         return point
+
+    def has(self, params: dict[str, Any]) -> bool:
+        """Whether these are a point of this space: all keys that exist, and values in their ranges."""
+        active = {key for key in self.parameters if self.active(key, params)}
+        return active == set(params) and all(self.parameters[key].contains(value) for key, value in params.items())
 
     def inside(self, recipe: dict[str, Any]) -> dict[str, Any] | None:
         """A recipe of another search as a point of this space; None if it lies outside, or is of another version."""

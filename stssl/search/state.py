@@ -172,6 +172,8 @@ class SearchState:
             self.sequence += 1
             trial.status, trial.reason = "failed", event["reason"]
             trial.fault, trial.failed_at = event.get("kind", "raised"), self.sequence
+            if trial.fault == "infrastructure":
+                self.losses.append(trial.id)
         elif kind == "lost":
             if event.get("kind", "infrastructure") == "infrastructure":
                 trial.lost += 1

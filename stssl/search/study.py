@@ -137,7 +137,8 @@ class Study:
 
     def chosen(self) -> list[TrialState]:
         """The recipes that are replicated."""
-        return replicate.candidates(self.state, self.config.replicates.top)
+        inside = {t.id for t in self._search_trials()}
+        return replicate.candidates(self.state, self.config.replicates.top, inside)
 
     def _to_drop(self) -> dict[str, Any] | None:
         config = self.config.replicates
@@ -154,7 +155,8 @@ class Study:
         return losers + self.state.of_kind("search", "paused")
 
     def _search_trials(self) -> list[TrialState]:
-        return self.state.of_kind("search")
+        """Those that are judged: in the space, which may have been changed on the way."""
+        return [t for t in self.state.of_kind("search") if self.proposals.holds(t, self.state)]
 
     def _searching(self) -> bool:
         """Whether search trials are still to be run."""

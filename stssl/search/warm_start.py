@@ -56,8 +56,9 @@ def imports(
             status = "paused" if trial.status == "running" else trial.status
             more = {"fault": trial.fault} if trial.fault else {}
             more |= {"second": trial.second} if trial.second else {}  # type: ignore[dict-item]
+            name = f"{number}:{Path(folder).name}/{trial.id}"
             events.append({
-                "trial": f"{Path(folder).name}/{trial.id}", "params": params, "scores": trial.scores, "status": status, **more,
+                "trial": name, "params": params, "scores": trial.scores, "status": status, **more,
             })  # fmt: skip
         found[folder] = (events, outside)
     return found

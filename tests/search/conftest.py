@@ -266,7 +266,7 @@ class Backend:
             return
         trial, factor = study.state.trials[job.trial], self.config.scheduler.reduction_factor
         assert job.reported in study.ladder[trial.bracket : -1] and trial.status == "running"
-        same = [t for t in study.state.of_kind("search") if t.bracket == trial.bracket]
+        same = [t for t in study._search_trials() if t.bracket == trial.bracket]
         judged = [t for t in same if job.reported in t.scores or t.status == "failed"]
         order = ranked((t for t in judged if t.status != "failed"), job.reported)
         ahead = order[: order.index(trial)]
@@ -295,8 +295,7 @@ class Backend:
         """Nothing to do is said only when nothing can be done."""
         state = study.state
         assert {t.id for t in state.trials.values() if t.status == "running"} == set(running)
-        search = state.of_kind("search")
-        assert study.new_trials() == 0 and study.scheduler.promotion(search, more=False) is None
+        assert study.new_trials() == 0 and study.scheduler.promotion(study._search_trials(), more=False) is None
         if answer is Next.WAIT:
             assert running
             if not any(t.kind == "search" for t in map(state.trials.__getitem__, running)):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from stssl.search.replicate import candidates, paired, standings, to_drop, unfinished
+from stssl.search.replicate import baseline, candidates, paired, standings, to_drop, unfinished
 
 
 def names(script: Any, top: int = 10) -> list[str]:
@@ -71,6 +71,29 @@ def test_mean_and_interval_by_hand(script: Any) -> None:
     assert found.mean == 0.3 and math.isnan(found.low) and math.isnan(found.high)
 
 
+def test_equal_scores_get_the_spread_of_the_others(script: Any) -> None:
+    table = standings(replicated(script, {"t0001": [0.9] * 3, "t0002": [0.5, 0.6, 0.7]}).state)
+    by = {s.trial.id: s for s in table}
+    half = 4.302653 * 0.1 / math.sqrt(3)
+    assert (by["t0001"].low, by["t0001"].high) == (pytest.approx(0.9 - half), pytest.approx(0.9 + half))
+
+
+def test_two_replicates_rank_by_their_mean(script: Any) -> None:
+    table = standings(replicated(script, {"t0001": [0.5, 0.51], "t0002": [0.6, 0.8], "t0003": [0.55, None]}).state)
+    assert [s.trial.id for s in table] == ["t0002", "t0001", "t0003"]
+
+
+def test_what_the_machine_failed_is_no_fault_of_the_recipe(script: Any) -> None:
+    s = with_base(script, {"t0001": [0.61, 0.62, 0.63], "t0002": [0.91, 0.92]})
+    s.trial("t0002-r3", of="t0002").add("failed", trial="t0002-r3", kind="infrastructure", reason="infrastructure: x")
+    assert [(f.trial.id, f.failed) for f in standings(s.state)] == [("t0002", 0), ("t0001", 0)]
+    s.events[0]["by"] = {"sampler": "base"}
+    s.add("failed", trial="t0001", kind="infrastructure", reason="infrastructure: x")
+    assert baseline(s.state) is not None
+    s.add("failed", trial="t0001", kind="raised", reason="raised: x")
+    assert baseline(s.state) is None
+
+
 def test_order(script: Any) -> None:
     s = replicated(
         script,
@@ -127,8 +150,11 @@ def test_paired_by_hand() -> None:
     assert paired({1: 0.4, 2: 0.5, 3: 0.6}, {1: 0.5, 2: 0.7, 3: 0.9}, one_sided=True)[2] == pytest.approx(
         0.9629, abs=1e-4
     )
-    assert paired({1: 0.5, 2: 0.6}, {1: 0.5, 2: 0.6}) == (0.0, 0.0, 1.0)
-    assert paired({1: 0.5, 2: 0.75}, {1: 0.25, 2: 0.5}) == (0.25, 0.0, 0.0)
+    # differences that are all the same: a sign test
+    assert paired({1: 0.5, 2: 0.6}, {1: 0.5, 2: 0.6})[::2] == (0.0, 1.0)
+    mean, half, p = paired({1: 0.5, 2: 0.75, 3: 1.0}, {1: 0.25, 2: 0.5, 3: 0.75})
+    assert (mean, p) == (0.25, 2 / 8) and math.isnan(half)
+    assert paired({1: 0.5, 2: 0.75, 3: 1.0}, {1: 0.25, 2: 0.5, 3: 0.75}, one_sided=True)[2] == 1 / 8
     assert paired({1: 0.25, 2: 0.5}, {1: 0.5, 2: 0.75}, one_sided=True)[2] == 1.0
     assert all(math.isnan(x) for x in paired({1: 0.5}, {1: 0.4}))
 
@@ -169,10 +195,10 @@ def test_weak_ones_are_given_up(script: Any) -> None:
 
 
 def test_a_round_is_judged_when_it_is_over(script: Any) -> None:
-    s = with_base(script, {"t0001": [0.3] * 3, "t0002": [0.8, 0.8, 0.8], "t0003": [0.1, 0.1]})
+    s = with_base(script, {"t0001": [0.3] * 3, "t0002": [0.80, 0.82, 0.8], "t0003": [0.1, 0.1]})
     names = ("t0001", "t0002", "t0003")
     assert to_drop(s.state, [s.state.trials[n] for n in names], 4) is None
-    s.trial("t0003-r3", of="t0003").failed("t0003-r3")
+    s.trial("t0003-r3", of="t0003").result("t0003-r3", 90, 0.11, "complete")
     assert to_drop(s.state, [s.state.trials[n] for n in names], 4)["trial"] == "t0003"
 
 

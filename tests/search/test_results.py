@@ -48,7 +48,7 @@ def test_summary(script: Any, search_config) -> None:
         s.trial(f"t0001-r{number}", of="t0001").result(f"t0001-r{number}", 90, score, "complete")
     s.add("tested", trial="t0003", scores={"accuracy": 0.5}).add("finished")
     found = summary(s.state, config)
-    published, best = found["standings"]
+    best, published = found["standings"]
     assert (best["trial"], best["published"], best["mean"]) == ("t0003", False, 0.5)
     assert best["interval_95"] == pytest.approx([0.5 - 12.706205 * 0.25, 0.5 + 12.706205 * 0.25])
     assert best["gain"] == pytest.approx(0.15) and best["gain_interval_95"] == pytest.approx(

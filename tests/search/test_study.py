@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from stssl.errors import RunError
 from stssl.search.ledger import NAME, Ledger, read
 from stssl.search.replicate import candidates, standings
 from stssl.search.state import SearchState, front
@@ -422,7 +423,11 @@ def test_code_faults_have_a_budget_of_their_own(search_config, space_of, tmp_pat
 
 def test_weak_recipes_are_given_up(backend, search_config) -> None:
     def score(recipe: dict[str, Any], step: int) -> float:
-        return 0.5 - abs(math.log10(recipe["optimizer"]["lr"]) + 3) / 10 + 0.001 * math.sin(recipe["seed"])
+        return (
+            0.5
+            - abs(math.log10(recipe["optimizer"]["lr"]) + 3) / 10
+            + 0.001 * math.sin(recipe["seed"] * recipe["optimizer"]["lr"] * 1e4)
+        )
 
     config = search_config(trials=12, replicates__top=3, replicates__seeds=6)
     run = backend(config, workers=2, crash=0.1, score=score)
@@ -483,3 +488,55 @@ def test_losers(search_config, space_of, tmp_path: Path) -> None:
         study.report(name, 10, 1.0, {"accuracy": 1 - number / 10}, {})
     assert {t.id for t in study.losers()} == set(names[2:])  # of 6, two may go on
     assert study.state.trials[names[0]].status == "paused"
+
+
+def test_trials_outside_an_extended_space_go_no_further(backend, search_config) -> None:
+    first = backend(search_config(trials=9), workers=2)
+    first.run()
+    with Ledger(first.folder) as ledger:
+        ledger.append("extended", changes={})
+    count = len(first.study.ledger.events)
+    more = backend(search_config(trials=12, constraints=["optimizer.lr <= 1e-3"]), workers=2)
+    more.folder = first.folder
+    state = more.run()
+    outside = {t.id for t in state.of_kind("search") if t.params["optimizer.lr"] > 1e-3}
+    assert outside and not outside & {e.get("trial") for e in more.events[count:]}
+    assert not outside & {t.of for t in state.of_kind("replicate") if t.id not in first.study.state.trials}
+
+
+@pytest.mark.parametrize("name", ["grid", "cmaes", "tpe", "gp", "qmc", "random"])
+def test_a_changed_space_is_searched(backend, search_config, name: str) -> None:
+    def config(choice: list[float], trials: int, **more: Any) -> Any:
+        space = {"optimizer.weight_decay": {"choice": choice}, "views.strong_ops": {"int": [0, 3]}, **more}
+        return search_config(trials=trials, space=space, sampler={"name": name, "startup_trials": 3})
+
+    first = backend(config([0.0005, 0.01], 6))
+    first.run()
+    with Ledger(first.folder) as ledger:
+        ledger.append("extended", changes={})
+    more = backend(config([0.1, 0.0005, 0.01], 12, **{"optimizer.warmup_steps": {"int": [0, 8]}}))
+    more.folder = first.folder
+    drawn = [t.params for t in more.run().of_kind("search")[6:]]
+    assert (
+        len(drawn) == 6
+        and all(len(p) == 3 for p in drawn)
+        and all(a != b for i, a in enumerate(drawn) for b in drawn[:i])
+    )
+
+
+def test_a_broken_machine_stops_the_driver_without_retries_too(search_config, space_of, tmp_path: Path) -> None:
+    study = study_in(search_config(trials=12, resources__retries=0), space_of, tmp_path)
+    study.begin()
+    with pytest.raises(RunError, match="4 trials in a row were lost to the machine"):
+        for _ in range(5):
+            study.lost(study.next().trial, "its node died")
+    assert study.state.count("failed") == 3
+    study.ledger.close()
+    study = study_in(search_config(trials=12, resources__retries=0), space_of, tmp_path)
+    study.begin()
+    assert study.state.count("failed") == 0 and [study.next().trial for _ in range(4)] == [
+        "t0001",
+        "t0002",
+        "t0003",
+        "t0004",
+    ]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stssl import config as cfg
 from stssl.errors import ConfigError
 from stssl.search.samplers.base import Draw, Model, SamplerConfig
 from stssl.search.space import Space
@@ -48,6 +49,8 @@ class Evolution(Model):
             )
         self._steps = np.array([1 / sizes[key] if sizes[key] else 0.0 for key in self._keys])
         self._bounds = np.stack([self._steps / 2, 1 - self._steps / 2], axis=1)  # the first and last bin's middle
+        # where another space has other ranges, its generations mean other points
+        self._ranges = cfg.digest({key: space.parameters[key].model_dump(mode="json") for key in self._keys})
         self._mean = np.full(len(self._keys), 0.5)
         if config.prior_share > 0:
             base = space.base_point()
@@ -63,13 +66,14 @@ class Evolution(Model):
                 lambda key, parameter, at=units: parameter.from_unit(at[key]) if key in at else parameter.draw(source)  # type: ignore[misc]
             )
             # x, and not the values: the distribution moves by where it drew, before that was rounded to a level
-            yield Draw(params, {"sampler": "cmaes", "generation": evolution.generation, "x": x.round(6).tolist()})
+            by = {"sampler": "cmaes", "ranges": self._ranges, "generation": evolution.generation}
+            yield Draw(params, {**by, "x": x.round(6).tolist()})
 
     def _replay(self, trials: list[TrialState]) -> CMAwM:
         """The distribution after all closed generations."""
         generations: dict[int, list[TrialState]] = {}
         for trial in trials:
-            if trial.by.get("sampler") == "cmaes":
+            if trial.by.get("sampler") == "cmaes" and trial.by["ranges"] == self._ranges:
                 generations.setdefault(trial.by["generation"], []).append(trial)
         evolution = self._start(self._mean)
         while ranked := self._ranked(generations.get(evolution.generation, []), evolution.population_size):

@@ -47,5 +47,5 @@ class Grid(Model):
         # in order: what lies before the last one drawn was drawn, was seen, or is no recipe
         done = max((t.by["index"] for t in state.of_kind("search") if t.by.get("sampler") == "grid"), default=-1)
         for index, values in enumerate(walk(0, {})):
-            if index > done:
+            if index > done or state.extended:  # the index may be that of another space
                 yield Draw(values, {"sampler": "grid", "index": index})

@@ -57,18 +57,12 @@ class OptunaModel(Model):
     def evidence(self, state: SearchState) -> Iterator[TrialState]:
         """Trials that say something about their recipe, those of other searches first.
 
-        Left out: trials that the machine failed, and imported ones that are no points of this space. What was running in
-        another search is not running here.
+        Left out: trials that the machine failed. What was running in another search is not running here.
         """
         for trial in state.imported:
-            if trial.fault != "infrastructure" and self._fits(trial.params):
+            if trial.fault != "infrastructure":
                 yield replace(trial, status="stopped") if trial.status == "running" else trial
         yield from (t for t in state.of_kind("search") if t.fault != "infrastructure")
-
-    def _fits(self, params: dict[str, Any]) -> bool:
-        parameters = self.space.parameters
-        active = {key for key in parameters if self.space.active(key, params)}
-        return active == set(params) and all(parameters[key].contains(value) for key, value in params.items())
 
     def frozen(
         self, trial: TrialState, state: Told, scores: dict[int, float] | None = None, value: float | None = None

@@ -98,7 +98,7 @@ class Ensemble:
 
         m is `startup_trials`, n the number of trials that reached a rung.
         """
-        reached = sum(any(rung in t.scores for rung in self.ladder) for t in state.of_kind("search"))
+        reached = len(self._results(state))
         return self.config.prior_share * self.config.startup_trials / (self.config.startup_trials + reached)
 
     def weights(self, state: SearchState) -> dict[str, float]:
@@ -108,11 +108,11 @@ class Ensemble:
         is divided in proportion to the densities of the best trials at the highest rung with η results, weighted n for
         the best to 1 for the last of n; without such a rung the prior has it all.
         """
-        trials = [t for t in state.of_kind("search") if t.status != "failed"]
+        trials = [t for t in self._results(state) if t.status != "failed"]
         results = {rung: [t for t in trials if rung in t.scores] for rung in self.ladder}
         reached = max((i for i, rung in enumerate(self.ladder) if results[rung]), default=0)
         anywhere = 1 / (1 + _ETA**reached)
-        best, known = state.best(), [rung for rung in self.ladder if len(results[rung]) >= _ETA]
+        best, known = self._best(state), [rung for rung in self.ladder if len(results[rung]) >= _ETA]
         if best is None or not known:
             return {"uniform": anywhere, "prior": 1 - anywhere, "incumbent": 0.0}
         top = self._top(results[known[-1]], known[-1])
@@ -123,6 +123,16 @@ class Ensemble:
             "prior": (1 - anywhere) * prior / (prior + incumbent),
             "incumbent": (1 - anywhere) * incumbent / (prior + incumbent),
         }
+
+    def _results(self, state: SearchState) -> list[TrialState]:
+        """Trials that reached a rung, in this search or an earlier one."""
+        return [t for t in (*state.of_kind("search"), *state.imported) if any(rung in t.scores for rung in self.ladder)]
+
+    def _best(self, state: SearchState) -> TrialState | None:
+        """The incumbent: the best at the highest rung that any reached."""
+        standing = [t for t in self._results(state) if t.status != "failed"]
+        rung = max((r for r in self.ladder if any(r in t.scores for t in standing)), default=0)
+        return max((t for t in standing if rung in t.scores), key=lambda t: t.scores[rung], default=None)
 
     def _top(self, trials: list[TrialState], rung: int) -> list[TrialState]:
         """The best 1/η of a rung, η of them at least."""
@@ -137,7 +147,7 @@ class Ensemble:
             return uniform.draw(self.space, source)
         if chosen == "prior":
             return Draw(self.prior.draw(source), {"sampler": "prior"})
-        best = state.best()
+        best = self._best(state)
         assert best is not None  # else its weight is 0
         return Draw(Around(self.space, best.params).draw(source, _MUTATED), {"sampler": "incumbent"})
 

@@ -58,9 +58,6 @@ def test_tpe_is_told_of_other_searches(plane: Space, history) -> None:
     history.imported(POINT, {}, "failed", fault="diverged")
     history.imported(POINT, {}, "failed", fault="infrastructure")
     history.imported(POINT, {7: 0.9}, "stopped")  # never where trials are compared
-    history.imported({"optimizer.lr": 1e-3}, {10: 0.9}, "stopped")
-    history.imported({**POINT, "framework": "plain"}, {10: 0.9}, "stopped")
-    history.imported({**POINT, "optimizer.lr": 2.0}, {10: 0.9}, "stopped")
     told = TPE(SamplerConfig(), plane, LADDER).told(history.state)
     assert [(t.state, t.intermediate_values) for t in told] == [
         (Told.COMPLETE, {10: 0.1, 90: 0.5}),
