@@ -150,10 +150,10 @@ def search_config(**changes: Any) -> tuple[SearchConfig, Space]:
 
 
 def cost(contender: Contender, table: Table, workers: int, goal: float, seed: int, rungs: Rungs) -> int:
-    """Training steps until a trial trained in full reaches the goal; those of the whole table if none does."""
+    """Training steps until a trial trained in full reaches the goal; at most those of the whole table in full."""
     source = random.Random(seed)
     queue: list[tuple[float, int, Run]] = []
-    now, number, spent = 0.0, 0, 0
+    now, number, spent, whole = 0.0, 0, 0, len(table) * rungs[-1]
 
     def length(before: int) -> int:
         return next(rung for rung in rungs if rung > before) - before
@@ -162,8 +162,8 @@ def cost(contender: Contender, table: Table, workers: int, goal: float, seed: in
         while len(queue) < workers and (job := contender.next()) is not None:
             number += 1
             heapq.heappush(queue, (now + length(job[2]) * source.uniform(0.9, 1.1), number, job))
-        if not queue:  # the space is used up, and who would have reached the goal was not trained in full
-            return len(table) * rungs[-1]
+        if not queue or spent >= whole:  # who would have reached the goal was not trained in full
+            return whole
         now, place, (name, params, before) = heapq.heappop(queue)
         step = before + length(before)
         spent += length(before)
