@@ -101,7 +101,7 @@ def test_ctrl_c_once_and_twice(
         process = launch(*command, "--cpus", "1", wait=False, inject=slow)
         wait_for(run, lambda log, count=count: len(of(log, "result")) > count, process)  # type: ignore[misc]
         time.sleep(0.5)
-        family, start = processes(process.pid), time.monotonic()
+        family = processes(process.pid)
         for _ in range(times):
             os.killpg(process.pid, number)  # as a terminal does: every process of the foreground gets it
             time.sleep(0.5)
@@ -113,7 +113,7 @@ def test_ctrl_c_once_and_twice(
             assert "stopping at the trials' next evaluations; Ctrl-C again: at once" in err
             assert len(of(log, "result")) == count + 2 and log[-1]["event"] == "stopped"
         else:
-            assert len(of(log, "result")) == count + 1 and time.monotonic() - start < 4
+            assert len(of(log, "result")) == count + 1 and not of(log[-1:], "stopped")
         command = ["resume", run]
     done = launch("resume", run, "--cpus", "1")
     assert done.returncode == 0, done.stderr
