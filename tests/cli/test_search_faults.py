@@ -44,7 +44,7 @@ def test_thirty_kills_change_nothing(shards: Path, write: Callable[..., Path], t
     chance.shuffle(victims)
     command: list[Any] = ["search", space, "--out", run, "--cpus", "1"]
     process: Any = None
-    kills = len(victims)
+    kills, seen = len(victims), []
     while victims:
         if process is None or process.poll() is not None:
             if process is not None:
@@ -62,17 +62,19 @@ def test_thirty_kills_change_nothing(shards: Path, write: Callable[..., Path], t
         raylets = (p for p, name in processes(process.pid).items() if "/raylet --" in name)
         pid = {"driver": process.pid, "worker": worker_of(process.pid), "raylet": next(raylets, None)}[victim]
         if process.poll() is None and pid is not None:
-            before = (run / "ledger.jsonl").read_bytes() if (run / "ledger.jsonl").exists() else b""
+            if (run / "ledger.jsonl").exists():
+                seen.append((run / "ledger.jsonl").read_bytes())
             os.kill(pid, signal.SIGKILL)
             victims.pop()
             if victim == "driver":
                 process.wait()
-            assert (run / "ledger.jsonl").read_bytes().startswith(before[: before.rfind(b"\n") + 1]) if before else True
     process.kill()
     process.communicate()
     done = launch("resume", run, "--cpus", "1", inject=noting)
     assert done.returncode == 0, done.stderr
     assert trials_of(run) == trials_of(tmp_path / "undisturbed")
+    ledger = (run / "ledger.jsonl").read_bytes()
+    assert all(ledger.startswith(before[: before.rfind(b"\n") + 1]) for before in seen)
     log, other = events(run), events(tmp_path / "undisturbed")
     results = [(e["trial"], e["step"]) for e in log if e["event"] == "result"]
     assert len(results) == len(set(results))

@@ -198,6 +198,7 @@ def test_two_objectives_with_a_region_held_out(
     recipe["data"]["split"]["holdout"] = {"region": [-12, 34, 1, 60]}
     recipe["data"]["validation_budget"] = {"per_class": 1}
     config = search_of(shards, recipe=recipe, second_metric="holdout/accuracy", replicates={"top": 1, "seeds": 2})
+    config["scheduler"] = {"name": "none"}
     run = tmp_path / "run"
     done = launch("search", write(config), "--out", run, "--cpus", "1")
     assert done.returncode == 0, done.stderr
@@ -205,8 +206,12 @@ def test_two_objectives_with_a_region_held_out(
         assert event["second"] == event["validation"]["holdout/accuracy"]
         assert ("validation_full/accuracy" in event["validation"]) == (event["step"] == 9)
     assert main(["report", str(run)]) == 0
-    assert "holdout/accuracy" in (run / "report.html").read_text()
+    assert "Two objectives" in (run / "report.html").read_text()
+    capsys.readouterr()
     assert main(["status", str(run)]) == 0
+    assert (
+        "Pareto front of the trials trained in full (validation accuracy, holdout/accuracy)" in capsys.readouterr().out
+    )
 
 
 @pytest.mark.soak
