@@ -89,21 +89,19 @@ def test_stop_from_elsewhere_then_damaged_checkpoints(
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_once_and_twice(
-    number: signal.Signals, shards: Path, write: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_ctrl_c_once_and_a_polite_stop_twice(shards: Path, write: Callable[..., Path], tmp_path: Path) -> None:
     run, slow = tmp_path / "run", inject(tmp_path / "slow", "stssl.training.trainer", SLOW)
     config = search_of(shards, trials=2, replicates={"top": 1, "seeds": 2}, scheduler={"name": "none"})
     command: list[Any] = ["search", write(config), "--out", run]
-    for times in (1, 2):
+    terminal = lambda pid: os.killpg(pid, signal.SIGINT)  # noqa: E731 - every process of the foreground gets it
+    for times, interrupt in ((1, terminal), (2, lambda pid: os.kill(pid, signal.SIGTERM))):
         count = len(of(events(run), "result"))
         process = launch(*command, "--cpus", "1", wait=False, inject=slow)
         wait_for(run, lambda log, count=count: len(of(log, "result")) > count, process)  # type: ignore[misc]
         time.sleep(0.5)
         family = processes(process.pid)
         for _ in range(times):
-            os.killpg(process.pid, number)  # as a terminal does: every process of the foreground gets it
+            interrupt(process.pid)
             time.sleep(0.5)
         _, err = process.communicate(timeout=60)
         assert process.returncode == 130 and f"launch.py resume {run}" in err and "Traceback" not in err, err
