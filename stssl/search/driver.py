@@ -119,8 +119,8 @@ class _Scheduler(FIFOScheduler):
             self.study.fail(name, "hung", f"nothing moved for {minutes:g} minutes (traceback: trials/{name}/error.txt)")
             return
         out_of_memory = any(sign in text for sign in ("running low on memory", "OutOfMemory", "OUT_OF_MEMORY"))
-        reason = "its worker used more memory than the node has" if out_of_memory else text[:200]
-        self.study.lost(name, reason, out_of_memory)
+        reason = "its worker used more memory than the node has" if out_of_memory else text.partition(" class_name:")[0]
+        self.study.lost(name, reason[:200], out_of_memory)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         if not self.study.stopping:

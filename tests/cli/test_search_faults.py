@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from stssl.search.state import SearchState
-from tests.cli.conftest import events, inject, launch, processes, search_of, trials_of, wait_for, worker_of
+from tests.cli.conftest import events, inject, launch, processes, search_of, trials_of, wait_for
 
 TRAINER = "stssl.training.trainer"
 # Notes every interval that was trained, with its recipe.
@@ -40,7 +40,7 @@ def test_thirty_kills_change_nothing(shards: Path, write: Callable[..., Path], t
     done = launch("search", space, "--out", tmp_path / "undisturbed", "--cpus", "1")
     assert done.returncode == 0, done.stderr
 
-    chance, victims = random.Random(1), ["driver"] * 8 + ["worker"] * 20 + ["raylet"] * 2
+    chance, victims = random.Random(1), ["driver"] * 8 + ["worker"] * 20 + ["node"] * 2
     chance.shuffle(victims)
     command: list[Any] = ["search", space, "--out", run, "--cpus", "1"]
     process: Any = None
@@ -59,12 +59,15 @@ def test_thirty_kills_change_nothing(shards: Path, write: Callable[..., Path], t
             time.sleep(0.01)
         time.sleep(chance.uniform(0, 0.5))
         victim = victims[-1]
-        raylets = (p for p, name in processes(process.pid).items() if "/raylet --" in name)
-        pid = {"driver": process.pid, "worker": worker_of(process.pid), "raylet": next(raylets, None)}[victim]
-        if process.poll() is None and pid is not None:
+        family = processes(process.pid)
+        workers = [p for p, name in family.items() if name.startswith("ray::ResourceTrainable")]
+        raylets = [p for p, name in family.items() if "/raylet --" in name]  # Ray's daemon, one a node
+        pids = {"driver": [process.pid], "worker": workers, "node": raylets and raylets + workers}[victim]
+        if process.poll() is None and pids:
             if (run / "ledger.jsonl").exists():
                 seen.append((run / "ledger.jsonl").read_bytes())
-            os.kill(pid, signal.SIGKILL)
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
             victims.pop()
             if victim == "driver":
                 process.wait()
