@@ -94,7 +94,8 @@ def pareto(state: SearchState, step: int, metric: str, second: str) -> go.Figure
             text=[t.id for t in trials], hovertemplate="%{text}: %{x:.3f}, %{y:.3f}<extra></extra>",
             line={"color": "#d0703c", "width": 1.5}, marker={"color": "#4c566a" if mode == "markers" else "#d0703c"},
         )  # fmt: skip
-    return layout(figure, f"Validation {metric}", f"Validation {second}")
+    names = [name if name.startswith(objectives.HOLDOUT) else f"Validation {name}" for name in (metric, second)]
+    return layout(figure, *names)
 
 
 def replicates(table: list[Standing], state: SearchState, metric: str, more_is_better: bool) -> go.Figure:

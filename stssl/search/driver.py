@@ -40,11 +40,12 @@ class _Searcher(Searcher):
     def __init__(self, study: Study, run: Path, ahead: int) -> None:
         super().__init__()
         self.study, self.run, self.ahead = study, run, ahead
+        self.capacity = cluster.capacity(study.config.resources)
         self._open: set[str] = set()  # Ray's trials that wait or run
 
     def suggest(self, trial_id: str) -> Any:
         resources = self.study.config.resources
-        if not self.study.stopping and len(self._open) >= cluster.capacity(resources) + self.ahead:
+        if not self.study.stopping and len(self._open) >= self.capacity + self.ahead:
             return None
         job = self.study.next()
         if job is Next.DONE:
@@ -116,8 +117,8 @@ class _Scheduler(FIFOScheduler):
             self.study.fail(name, "hung", f"nothing moved for {minutes:g} minutes (traceback: trials/{name}/error.txt)")
             return
         out_of_memory = any(sign in text for sign in ("running low on memory", "OutOfMemory", "OUT_OF_MEMORY"))
-        reason = "its worker used more memory than the node has" if out_of_memory else text[:200]
-        self.study.lost(name, reason, out_of_memory)
+        reason = "its worker used more memory than the node has" if out_of_memory else text.partition(" class_name:")[0]
+        self.study.lost(name, reason[:200], out_of_memory)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         if not self.study.stopping:
@@ -146,10 +147,10 @@ def _name(trial: Trial) -> str:
 
 
 class _Ticker(tune.Callback):
-    """Lets the observer look at every turn of Ray's loop, listens for `stop`, and sees when no machine is left."""
+    """Lets the observer look at every turn of Ray's loop, listens for `stop`, and watches the cluster."""
 
-    def __init__(self, study: Study, run: Path, observer: Observer) -> None:
-        self.study, self.run, self.observer = study, run, observer
+    def __init__(self, searcher: _Searcher, observer: Observer) -> None:
+        self.searcher, self.study, self.run, self.observer = searcher, searcher.study, searcher.run, observer
         self._looked = time.monotonic()
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
@@ -158,11 +159,16 @@ class _Ticker(tune.Callback):
         self.observer(self.study)
         if time.monotonic() - self._looked > 1:
             self._looked = time.monotonic()
-            if not any(node["Alive"] for node in ray.nodes()):  # Ray would wait for another one without end
-                raise RunError(
-                    "Ray's last node has died (killed, or out of memory?); every trial is kept. Go on with: "
-                    f"python launch.py resume {self.run}"
-                )
+            self._look()
+
+    def _look(self) -> None:
+        """How many trials fit on the cluster now; and whether any node is left, where Ray would wait without end."""
+        if not any(node["Alive"] for node in ray.nodes()):
+            raise RunError(
+                "Ray's last node has died (killed, or out of memory?); every trial is kept. Go on with: "
+                f"python launch.py resume {self.run}"
+            )
+        self.searcher.capacity = cluster.capacity(self.study.config.resources)
 
     def __reduce__(self) -> Any:
         return (tune.Callback, ())
@@ -195,12 +201,13 @@ def run(
     (folder / "ray").mkdir(exist_ok=True)
     scheduler = _Scheduler(study, folder)
     scheduler.delete_losers()  # a driver may have died between a decision and its consequence
+    searcher = _Searcher(study, folder, ahead)
     placed = tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus})
     tuner = tune.Tuner(
         placed,
         tune_config=tune.TuneConfig(
             num_samples=-1,
-            search_alg=_Searcher(study, folder, ahead),
+            search_alg=searcher,
             scheduler=scheduler,
             reuse_actors=True,
             trial_name_creator=_name,
@@ -209,7 +216,7 @@ def run(
         run_config=tune.RunConfig(
             name=datetime.now().strftime("session-%Y%m%d-%H%M%S"),
             storage_path=str(folder / "ray"),
-            callbacks=[_Ticker(study, folder, observer)],
+            callbacks=[_Ticker(searcher, observer)],
             failure_config=tune.FailureConfig(max_failures=0),  # the study tries again itself, within its own budget
             verbose=0,
         ),

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from stssl.search.state import SearchState
-from tests.cli.conftest import events, inject, launch, processes, search_of, trials_of, wait_for, worker_of
+from tests.cli.conftest import events, inject, launch, processes, search_of, trials_of, wait_for
 
 TRAINER = "stssl.training.trainer"
 # Notes every interval that was trained, with its recipe.
@@ -40,10 +40,12 @@ def test_thirty_kills_change_nothing(shards: Path, write: Callable[..., Path], t
     done = launch("search", space, "--out", tmp_path / "undisturbed", "--cpus", "1")
     assert done.returncode == 0, done.stderr
 
-    chance, kills = random.Random(1), Counter[str]()
+    chance, victims = random.Random(1), ["driver"] * 8 + ["worker"] * 20 + ["node"] * 2
+    chance.shuffle(victims)
     command: list[Any] = ["search", space, "--out", run, "--cpus", "1"]
     process: Any = None
-    while kills.total() < 30:
+    kills, seen = len(victims), []
+    while victims:
         if process is None or process.poll() is not None:
             if process is not None:
                 err = process.communicate()[1]
@@ -56,22 +58,26 @@ def test_thirty_kills_change_nothing(shards: Path, write: Callable[..., Path], t
         while process.poll() is None and len(events(run)) <= count + 1 and time.monotonic() < waited + patience:
             time.sleep(0.01)
         time.sleep(chance.uniform(0, 0.5))
-        victim = chance.choice(["driver"] * 2 + ["worker"] * 4 + ["raylet"])
-        raylets = (p for p, name in processes(process.pid).items() if "/raylet --" in name)
-        pid = {"driver": process.pid, "worker": worker_of(process.pid), "raylet": next(raylets, None)}[victim]
-        if process.poll() is None and pid is not None:
-            before = (run / "ledger.jsonl").read_bytes() if (run / "ledger.jsonl").exists() else b""
-            os.kill(pid, signal.SIGKILL)
-            kills[victim] += 1
+        victim = victims[-1]
+        family = processes(process.pid)
+        workers = [p for p, name in family.items() if name.startswith("ray::ResourceTrainable")]
+        raylets = [p for p, name in family.items() if "/raylet --" in name]  # Ray's daemon, one a node
+        pids = {"driver": [process.pid], "worker": workers, "node": raylets and raylets + workers}[victim]
+        if process.poll() is None and pids:
+            if (run / "ledger.jsonl").exists():
+                seen.append((run / "ledger.jsonl").read_bytes())
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+            victims.pop()
             if victim == "driver":
                 process.wait()
-            assert (run / "ledger.jsonl").read_bytes().startswith(before[: before.rfind(b"\n") + 1]) if before else True
-            print(round(time.time()), kills.total(), victim, len(events(run)), flush=True)
     process.kill()
     process.communicate()
     done = launch("resume", run, "--cpus", "1", inject=noting)
     assert done.returncode == 0, done.stderr
     assert trials_of(run) == trials_of(tmp_path / "undisturbed")
+    ledger = (run / "ledger.jsonl").read_bytes()
+    assert all(ledger.startswith(before[: before.rfind(b"\n") + 1]) for before in seen)
     log, other = events(run), events(tmp_path / "undisturbed")
     results = [(e["trial"], e["step"]) for e in log if e["event"] == "result"]
     assert len(results) == len(set(results))
@@ -79,7 +85,7 @@ def test_thirty_kills_change_nothing(shards: Path, write: Callable[..., Path], t
         strip = [[{k: v for k, v in e.items() if k != "time"} for e in x if e["event"] == kind] for x in (log, other)]
         assert strip[0] == strip[1]
     trained = Counter(notes.read_text().splitlines())
-    assert len(trained) >= len(results) and trained.total() - len(trained) <= kills.total() + 1
+    assert len(trained) >= len(results) and trained.total() - len(trained) <= kills + 1
 
 
 # What becomes of a trial depends on its learning rate.

@@ -377,6 +377,28 @@ def test_workers_that_die(search_config, space_of, tmp_path: Path) -> None:
     assert study.next() is Next.DONE and study.state.trials[two.trial].lost == 0
 
 
+def test_what_was_given_up_with_a_broken_machine_is_tried_again(search_config, space_of, tmp_path: Path) -> None:
+    config = search_config(trials=2, resources__retries=2, scheduler={"name": "none"})
+    study = study_in(config, space_of, tmp_path)
+    study.begin()
+    one = study.next()
+    for _ in range(3):
+        study.lost(one.trial, "the disk is full")
+        again = study.next()
+    assert study.state.trials[one.trial].fault == "infrastructure" and again.trial != one.trial
+    study.lost(again.trial, "the disk is full")
+    with pytest.raises(RunError, match="4 trials in a row were lost to the machine"):
+        study.lost(again.trial, "the disk is full")
+    study.ledger.close()
+    study = study_in(config, space_of, tmp_path)
+    study.begin()  # somebody looked after the disk
+    assert [study.next().trial, study.next().trial] == [one.trial, again.trial]
+    study.report(one.trial, 10, 1.0, {"accuracy": 0.5}, {})
+    study.fail(again.trial, "infrastructure", "its own folder is not one")  # a single trial's fault
+    study.begin()
+    assert study.state.trials[again.trial].status == "failed" and study.next().trial == one.trial
+
+
 def test_a_search_on_workers_that_die(backend, search_config) -> None:
     for seed in range(3):
         run = backend(search_config(trials=15, resources__retries=3), workers=4, crash=0.05, dying=0.1, seed=seed)
