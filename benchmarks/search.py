@@ -375,7 +375,7 @@ def main() -> None:
     parser.add_argument("--curves", type=Path, default=CURVES)
     parser.add_argument("--repetitions", type=int, default=100)
     parser.add_argument("--workers", type=int, default=4)
-    parser.add_argument("--tolerance", type=float, default=0.005)
+    parser.add_argument("--tolerance", type=float, default=0.01)
     parser.add_argument("--grace", type=int, default=30, choices=RUNGS[:-2], help="the first rung")
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
