@@ -19,9 +19,10 @@ from stssl.search.state import SearchState
 from tests.cli.conftest import events, inject, launch, processes, search_of, trials_of, wait_for
 
 TRAINER = "stssl.training.trainer"
-# Notes every interval that was trained, with its recipe.
+# Notes every interval that was trained, with its recipe; slows it down, so that no machine is done before the last kill.
 NOTE = """
 def _noted(self, *arguments, original=Trainer.run_interval):
+    time.sleep(0.1)
     original(self, *arguments)
     with open({path!r}, "a") as file:
         file.write(f"{{self.recipe.digest()}} {{self.step}}\\n")
@@ -33,14 +34,14 @@ Trainer.run_interval = _noted
 @pytest.mark.timeout(1200)
 def test_thirty_kills_change_nothing(shards: Path, write: Callable[..., Path], tmp_path: Path) -> None:
     """Driver, worker or node, at random moments: every event stays, every result is the undisturbed one, and comes once."""
-    config = search_of(shards, trials=9, resources={"retries": 99}, scheduler={"grace_steps": 6})
-    config["recipe"]["training"] |= {"steps": 54}
+    config = search_of(shards, trials=9, resources={"retries": 99}, scheduler={"grace_steps": 4})
+    config["recipe"]["training"] |= {"steps": 36}
     space, run, notes = write(config), tmp_path / "run", tmp_path / "notes"
     noting = inject(tmp_path / "inject", TRAINER, NOTE.format(path=str(notes)))
     done = launch("search", space, "--out", tmp_path / "undisturbed", "--cpus", "1")
     assert done.returncode == 0, done.stderr
 
-    chance, victims = random.Random(1), ["driver"] * 8 + ["worker"] * 20 + ["node"] * 2
+    chance, victims = random.Random(1), ["driver"] * 7 + ["worker"] * 22 + ["node"]
     chance.shuffle(victims)
     command: list[Any] = ["search", space, "--out", run, "--cpus", "1"]
     process: Any = None
@@ -62,7 +63,8 @@ def test_thirty_kills_change_nothing(shards: Path, write: Callable[..., Path], t
         family = processes(process.pid)
         workers = [p for p, name in family.items() if name.startswith("ray::ResourceTrainable")]
         raylets = [p for p, name in family.items() if "/raylet --" in name]  # Ray's daemon, one a node
-        pids = {"driver": [process.pid], "worker": workers, "node": raylets and raylets + workers}[victim]
+        # a worker that outlives its node works on for a while, and is no child of the driver any more
+        pids = {"driver": [process.pid], "worker": workers, "node": raylets and workers and raylets + workers}[victim]
         if process.poll() is None and pids:
             if (run / "ledger.jsonl").exists():
                 seen.append((run / "ledger.jsonl").read_bytes())
