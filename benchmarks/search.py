@@ -316,9 +316,9 @@ def _driven(folder: Path, changes: dict[str, Any]) -> None:
         assert len(study.state.of_kind("search", "completed")) == 100
 
 
-def throughput() -> dict[str, Any]:
-    """Reports a second that the study takes: 1,000 trials, 100 of them at a time, a ledger on the disk."""
-    config, space = search_config(**{"trials": 1000, "sampler.name": "random", "space": CONTINUOUS})
+def throughput(sampler: str) -> dict[str, Any]:
+    """Reports a second that the study takes, draws of new trials included: 1,000 trials, 100 of them at a time."""
+    config, space = search_config(**{"trials": 1000, "sampler.name": sampler, "space": CONTINUOUS})
     with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder)) as kept:
         study, source = SearchAlone(config, space, kept), random.Random(0)
         running: list[tuple[str, int]] = []
@@ -385,7 +385,7 @@ def main() -> None:
     if "overhead" in given.parts:
         found["overhead"] = overhead(given.rounds)
     if "throughput" in given.parts:
-        found["throughput"] = throughput()
+        found["throughput"] = {name: throughput(name) for name in ("random", "tpe")}
     if "replay" in given.parts:
         found["replay"] = replay()
     print(json.dumps(found, indent=2))
