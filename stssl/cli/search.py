@@ -138,8 +138,11 @@ def extend(
         space, _ = checks.check(config, str(source))
     config = config.model_copy(update={"recipe": cfg.validate(Recipe, config.recipe, str(source)).dump()})
     changes = run_folder.differences(manifest["search"], config)
-    if not changes:
-        raise ConfigError(f"extend: nothing to change; {source} is what {folder} was searched with already")
+    if all(key.startswith(run_folder.NEVER_MATTERS) for key in changes):
+        raise ConfigError(
+            f"extend: nothing to change; {source} is what {folder} was searched with already (resources, note and where the "
+            "shards lie are changed in its search.yaml, before resume)"
+        )
     run_folder.check_extension(changes, str(source))
     with Ledger(folder) as ledger:
         state = SearchState.replay(ledger.events)

@@ -105,7 +105,7 @@ def differences(before: dict[str, Any], config: SearchConfig) -> dict[str, tuple
     return {key: (was.get(key), now.get(key)) for key in {**was, **now} if was.get(key) != now.get(key)}
 
 
-_NEVER_MATTERS = ("resources.", "note", "recipe.data.shards", "recipe.data.residency")
+NEVER_MATTERS = ("resources.", "note", "recipe.data.shards", "recipe.data.residency")
 _MAY_BE_EXTENDED = ("trials", "budget_hours", "points", "space.", "constraints", "sampler.", "replicates.")
 
 
@@ -116,7 +116,7 @@ def check_extension(changes: dict[str, tuple[Any, Any]], source: str) -> None:
         ConfigError: Names the key.
     """
     for key, (was, now) in changes.items():
-        if not key.startswith((*_NEVER_MATTERS, *_MAY_BE_EXTENDED)):
+        if not key.startswith((*NEVER_MATTERS, *_MAY_BE_EXTENDED)):
             raise ConfigError(
                 f"{source}: {key} is {was!r} in the search so far and {now!r} here, which would mix results that cannot be "
                 "compared; put it back, or start a new search, with this one in its warm_start where that fits"
@@ -147,7 +147,7 @@ def check_unchanged(config: SearchConfig, manifest: dict[str, Any]) -> None:
     """
     folder = cfg.validate(Recipe, config.recipe, f"{CONFIG}: recipe").data.shards
     for key, (was, now) in differences(manifest["search"], config).items():
-        if not key.startswith(_NEVER_MATTERS):
+        if not key.startswith(NEVER_MATTERS):
             raise RunError(
                 f"{CONFIG}: {key} was {was!r} when the search began and is {now!r} now, which would mix results; put it "
                 "back, and say what is to change with: python launch.py extend"
