@@ -90,8 +90,8 @@ def launch(*arguments: str | Path, wait: bool = True, inject: Path | None = None
     `inject`: a folder from `inject`, whose code every process of the search runs.
     """
     command = [sys.executable, str(ROOT / "launch.py"), *map(str, arguments)]
-    path = [str(inject)] * (inject is not None) + [os.environ["PYTHONPATH"]] * ("PYTHONPATH" in os.environ)
-    environment = os.environ | ({"PYTHONPATH": os.pathsep.join(path)} if path else {})
+    path = [str(inject) if inject else None, os.environ.get("PYTHONPATH")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, path))}
     more: Any = {"text": True, "stdin": subprocess.DEVNULL, "env": environment}
     if wait:
         return subprocess.run(command, capture_output=True, timeout=240, **more)
