@@ -113,17 +113,6 @@ def test_kill_9_and_resume_equals_the_undisturbed_search(
     kill_and_compare(finished[0], shards, write, tmp_path, [4, 17])
 
 
-@pytest.mark.soak
-@pytest.mark.timeout(900)
-def test_kill_9_at_many_moments(
-    finished: tuple[Path, str], shards: Path, write: Callable[..., Path], tmp_path: Path
-) -> None:
-    count = len(events(finished[0]))
-    kill_and_compare(
-        finished[0], shards, write, tmp_path, [1, 3, 7, 13, 25, count - 10, count - 3, count - 2, count - 1]
-    )
-
-
 def kill_and_compare(
     undisturbed: Path, shards: Path, write: Callable[..., Path], tmp_path: Path, moments: list[int]
 ) -> None:

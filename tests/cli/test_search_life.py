@@ -228,9 +228,9 @@ def test_warm_start_and_a_budget_of_time(
     assert f"warm start: 6 trials of {known}; 0 more lie outside this space" in done.stdout
     log = events(run)
     imported = of(log, "imported")
-    assert [e["trial"] for e in imported] == [f"run/t{i:04d}" for i in range(1, 7)]
+    assert [e["trial"] for e in imported] == [f"0:run/t{i:04d}" for i in range(1, 7)]
     params = {e["trial"]: e["params"] for e in of(events(known), "created")}
-    assert all(e["params"] == params[e["trial"].removeprefix("run/")] for e in imported)
+    assert all(e["params"] == params[e["trial"].removeprefix("0:run/")] for e in imported)
     search = {e["trial"] for e in of(log, "created") if e["kind"] == "search"}
     assert len(search) < 30
     last = max(i for i, e in enumerate(log) if e["event"] == "created" and e["kind"] == "search")
