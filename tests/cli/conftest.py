@@ -137,7 +137,9 @@ def trials_of(run: Path) -> dict[str, list[dict[str, Any]]]:
 
 def processes(driver: int) -> dict[int, str]:
     """The living descendants of a process and their commands."""
-    table = subprocess.run(["ps", "-eo", "pid,ppid,stat,args"], capture_output=True, text=True, check=True).stdout
+    table = subprocess.run(
+        ["ps", "-ww", "-eo", "pid,ppid,stat,args"], capture_output=True, text=True, check=True
+    ).stdout
     rows = [line.split(None, 3) for line in table.splitlines()[1:]]
     parents = {int(pid): int(parent) for pid, parent, _, _ in rows}
     found = {}
