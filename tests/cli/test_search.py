@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -17,7 +16,7 @@ import pytest
 import yaml
 
 from stssl.cli.app import main
-from tests.cli.conftest import ROOT, events, launch, recipe_of, search_of, trials_of, wait_for, worker_of
+from tests.cli.conftest import ROOT, events, launch, recipe_of, search_of, trials_of, wait_for
 
 
 def test_search_runs_to_its_end(finished: tuple[Path, str]) -> None:
@@ -190,28 +189,6 @@ def test_failures_are_recorded_and_the_search_goes_on(shards: Path, write: Calla
     assert failed["t0005"]["kind"] == "infrastructure" and "tried 3 times" in failed["t0005"]["reason"]
     assert set(failed) == {"t0002", "t0003", "t0005"}
     assert all(f"Failed: {trial}" in out for trial in failed)
-
-
-@pytest.mark.soak
-@pytest.mark.timeout(600)
-def test_dead_workers_are_replaced(shards: Path, write: Callable[..., Path], tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    config = search_of(shards, trials=2, replicates={"top": 1, "seeds": 2})
-    config["recipe"]["training"] |= {"steps": 90, "eval_interval": 1}
-    config["scheduler"] = {"name": "none"}
-    process = launch("search", write(config), "--out", run, "--cpus", "1", wait=False)
-    wait_for(run, lambda log: sum(e["event"] == "result" for e in log) >= 5, process)
-    before = len([e for e in events(run) if e["event"] == "result"])
-    worker = worker_of(process.pid)
-    assert worker is not None
-    os.kill(worker, signal.SIGKILL)
-    out, err = process.communicate(timeout=200)
-    assert process.returncode == 0, err
-    log = events(run)
-    assert [e["trial"] for e in log if e["event"] == "lost"] == ["t0001"]
-    steps = [e["step"] for e in log if e["event"] == "result" and e["trial"] == "t0001"]
-    assert steps == list(range(1, 91)) and before < 90  # went on where it was, nothing twice
-    assert "0 failed" in out and "raylet" not in out + err
 
 
 def test_a_trial_that_fits_on_no_node_is_refused(shards: Path, write: Callable[..., Path], tmp_path: Path) -> None:
