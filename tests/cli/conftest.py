@@ -152,11 +152,6 @@ def processes(driver: int) -> dict[int, str]:
     return found
 
 
-def worker_of(driver: int) -> int | None:
-    """The trial's process among the descendants of a driver."""
-    return next((p for p, name in processes(driver).items() if name.startswith("ray::ResourceTrainable")), None)
-
-
 def gone(pids: Iterable[int], seconds: float = 30) -> bool:
     """Whether these processes have ended, or do within so many seconds."""
 
