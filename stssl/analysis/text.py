@@ -8,8 +8,8 @@ from typing import Any
 from stssl.search.config import SearchConfig
 from stssl.search.objectives import more_is_better
 from stssl.search.replicate import ALPHA, Standing, baseline, standings
-from stssl.search.results import STATUSES, interval, test_score
-from stssl.search.state import SearchState, front
+from stssl.search.results import STATUSES, interval, pareto, test_score
+from stssl.search.state import SearchState
 
 _WORDS = {"running": "running", "paused": "paused", "stopped": "stopped early", "completed": "trained in full"}
 
@@ -106,12 +106,10 @@ def _proven(table: list[Standing], state: SearchState) -> list[str]:
 def _pareto(state: SearchState, config: SearchConfig) -> list[str]:
     if config.second_metric is None:
         return []
-    step = config.ladder[-1]
-    signs = [1 if more_is_better(m) else -1 for m in (config.metric, config.second_metric)]
     lines = [f"Pareto front of the trials trained in full (validation {config.metric}, {config.second_metric}):"]
-    for t in front(state.of_kind("search", "completed"), step):
-        values = f"{signs[0] * t.scores[step]:.3f}, {signs[1] * t.second[step]:.3f}"
-        lines.append(f"  {t.id}  {values}  {settings(t.params)}")
+    for entry in pareto(state, config):
+        values = f"{entry[config.metric]:.3f}, {entry[config.second_metric]:.3f}"
+        lines.append(f"  {entry['trial']}  {values}  {settings(state.trials[entry['trial']].params)}")
     return lines
 
 

@@ -17,6 +17,7 @@ from stssl.errors import RunError
 if TYPE_CHECKING:
     from stssl.data.dataset import Dataset
     from stssl.search.config import ResourceConfig
+    from stssl.search.space import Space
     from stssl.search.study import Study
 
 
@@ -26,6 +27,7 @@ def run(
     cpus: int | None,
     resources: ResourceConfig,
     create: Callable[[], None] | None = None,
+    checked: tuple[Space, Dataset] | None = None,
 ) -> None:
     """Run what is left of a search; every part is skipped where it is done.
 
@@ -35,6 +37,7 @@ def run(
         cpus: How many CPUs that has.
         resources: What a trial takes.
         create: Makes the folder of a new search, once it is known that there is a cluster on which a trial fits.
+        checked: What `checks.check` has said of it already.
     """
     from stssl.search import ray_environment
 
@@ -55,7 +58,7 @@ def run(
             create()
         config, manifest = run_folder.load(folder)
         with located(folder / run_folder.CONFIG):
-            space, dataset = checks.check(config, str(folder / run_folder.CONFIG))
+            space, dataset = checked or checks.check(config, str(folder / run_folder.CONFIG))
         study = Study(config, space, stack.enter_context(Ledger(folder)))
         if study.state.finished:
             out.print("this search is finished already")

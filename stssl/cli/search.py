@@ -74,7 +74,7 @@ def search(
         )
 
     note_absent(recipe, dataset)
-    running.run(target, address, cpus, config.resources, create)
+    running.run(target, address, cpus, config.resources, create, (space, dataset))
 
 
 def _absolute_paths(config: SearchConfig) -> SearchConfig:

@@ -10,7 +10,7 @@ from stssl.data.dataset import Dataset
 from stssl.errors import CheckpointError, RunError, did_you_mean
 from stssl.export import bundle
 from stssl.search.objectives import HOLDOUT, more_is_better
-from stssl.search.replicate import Standing, baseline, paired, standings
+from stssl.search.replicate import Standing, baseline, number_of, paired, standings
 from stssl.search.results import interval, test_score
 from stssl.search.state import SearchState, TrialState
 from stssl.training import checkpoint
@@ -68,8 +68,7 @@ def test(run: Path, state: SearchState, metric: str) -> dict[str, Any]:
     fields["replicates"] = found
     if base is not None and base.id in found and base.id != state.winner:
         winner, published = (
-            {int(name.rpartition("-r")[2]): value for name, value in found[str(trial)].items()}
-            for trial in (state.winner, base.id)
+            {number_of(name): value for name, value in found[str(trial)].items()} for trial in (state.winner, base.id)
         )
         gain, half, p = paired(winner, published)
         if math.isfinite(gain):

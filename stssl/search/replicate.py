@@ -67,6 +67,11 @@ def name(trial: TrialState, number: int) -> str:
     return f"{trial.id}-r{number}"
 
 
+def number_of(replicate: str) -> int:
+    """The number of a replicate by what it is called."""
+    return int(replicate.rpartition("-r")[2])
+
+
 def to_drop(state: SearchState, chosen: list[TrialState], seeds: int) -> dict[str, Any] | None:
     """A recipe to give up, in the first round in which one is due.
 
@@ -209,7 +214,7 @@ def _share_spread(table: list[Standing]) -> None:
 
 
 def _by_number(standing: Standing) -> dict[int, float]:
-    return {int(r.id.rpartition("-r")[2]): r.score for r in standing.replicates}
+    return {number_of(r.id): r.score for r in standing.replicates}
 
 
 def _holm(table: list[Standing]) -> None:

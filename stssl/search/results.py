@@ -75,7 +75,7 @@ def summary(state: SearchState, config: SearchConfig) -> dict[str, Any]:
         "rungs": [{**r, "best": None if r["best"] is None else sign * r["best"]} for r in rungs],
         "replicates": {s: len(state.of_kind("replicate", s)) for s in STATUSES if s != "paused"},
         "best": {"trial": best.id, "step": best.step, "score": sign * best.score, "params": best.params} if best else None,
-        "front": _front(state, config),
+        "front": pareto(state, config) if config.second_metric else None,
         "standings": [_standing(s, config, state) for s in standings(state)],
         "failures": {t.id: t.reason for t in state.trials.values() if t.status == "failed"},
         "failures_by_cause": failures(state),
@@ -89,10 +89,10 @@ def summary(state: SearchState, config: SearchConfig) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _front(state: SearchState, config: SearchConfig) -> list[dict[str, Any]] | None:
-    """The Pareto front of the trials that were trained in full; None for one objective."""
+def pareto(state: SearchState, config: SearchConfig) -> list[dict[str, Any]]:
+    """The Pareto front of the trials that were trained in full, in the metrics' own signs; empty for one objective."""
     if config.second_metric is None:
-        return None
+        return []
     step = config.ladder[-1]
     signs = [1 if more_is_better(m) else -1 for m in (config.metric, config.second_metric)]
     return [
