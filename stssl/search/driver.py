@@ -22,7 +22,8 @@ from stssl.errors import RunError, StsslError
 from stssl.search import cluster
 from stssl.search.run_folder import STOP
 from stssl.search.study import Next, Study
-from stssl.search.trial import RecipeTrial, delete_weights, hung
+from stssl.search.trial import RecipeTrial
+from stssl.search.trial_folder import delete_weights, hung
 
 Observer = Callable[[Study], None]
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import traceback
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,18 +13,12 @@ from ray import tune
 from stssl.data.dataset import Dataset
 from stssl.errors import CheckpointError, DataError, StsslError
 from stssl.files import write_text
+from stssl.search.trial_folder import CHECKPOINT, ERROR, HANG, trial_folder
 from stssl.search.watchdog import Watchdog
 from stssl.training import checkpoint
 from stssl.training.evaluate import Diverged
 from stssl.training.recipe import Recipe
 from stssl.training.trainer import Trainer
-
-CHECKPOINT, ERROR, HANG = "checkpoint.pt", "error.txt", "hang.txt"
-
-
-def trial_folder(run: Path | str, trial: str) -> Path:
-    """Where a trial keeps its checkpoint and, if it failed, its traceback."""
-    return Path(run) / "trials" / trial
 
 
 class RecipeTrial(tune.Trainable):
@@ -134,26 +126,3 @@ class RecipeTrial(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """See save_checkpoint."""
-
-
-def hung(run: Path, trial: str) -> bool:
-    """Whether a dead worker left word that this trial hung; the word moves to the trial's error.txt."""
-    path = trial_folder(run, trial) / HANG
-    try:
-        if path.stat().st_size == 0:
-            return False
-        path.replace(path.with_name(ERROR))
-        return True
-    except OSError:
-        return False
-
-
-def delete_weights(run: Path | str, trial: str) -> None:
-    """Drop the checkpoint of a trial that no one will go on with; the traceback of a fault stays."""
-    folder = trial_folder(run, trial)
-    if not (folder / ERROR).exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        return
-    for path in folder.iterdir():
-        if path.name != ERROR:
-            path.unlink(missing_ok=True)

@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from stssl.search.trial import HANG, delete_weights, hung, trial_folder
+from stssl.search.trial_folder import HANG, delete_weights, hung, trial_folder
 
 CODE = """
 import sys, time
