@@ -6,10 +6,12 @@ import contextlib
 import os
 import shutil
 import signal
+import tempfile
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import pyarrow as pa
@@ -17,6 +19,10 @@ from pyarrow import fs as pafs
 
 from stssl.errors import DataError
 from stssl.files import atomic_path
+
+T = TypeVar("T")
+CHUNK = 8 << 20
+_FINAL = ("ACCESS_DENIED", "AccessDenied", "NoSuchBucket", "InvalidAccessKeyId", "SignatureDoesNotMatch")
 
 
 class Entry(NamedTuple):
@@ -42,23 +48,30 @@ class Folder:
         place: A path, or a URI. For `s3://`, $AWS_ENDPOINT_URL and $AWS_REGION are heeded, as boto3 does, unless the URI
             has `?endpoint_override=host:port&scheme=http&region=...` of its own.
 
+        patience: For so many seconds what a bucket fails to do is tried again; 0 = never.
+
     Attributes:
+        place: What opens it again.
         path: The local path, or None in a bucket.
 
     Raises:
         DataError: The URI cannot be understood.
     """
 
+    place: str
     path: Path | None
     _fs: pafs.FileSystem
+    _patience: float
     _root: str
     _shown: str
 
-    def __init__(self, place: str | Path | Folder) -> None:
+    def __init__(self, place: str | Path | Folder, patience: float | None = None) -> None:
         if isinstance(place, Folder):
             vars(self).update(vars(place))
+            self._patience = place._patience if patience is None else patience
             return
         text = str(place)
+        self._patience = patience or 0.0
         scheme = urlsplit(text).scheme if is_uri(text) else "file"
         if scheme == "file":
             local = unquote(urlsplit(text).path) if is_uri(text) else text
@@ -71,6 +84,7 @@ class Folder:
             except (RuntimeError, ValueError):  # the home of nobody; a name that is no UTF-8 or holds a NUL
                 raise DataError(f"{text!a}: no path on this machine; correct or rename it") from None
             self._fs, self._root, self._shown = pafs.LocalFileSystem(), str(self.path), str(self.path)
+            self.place = self._shown
             return
         try:
             self._fs, root = pafs.FileSystem.from_uri(_with_environment(text))
@@ -80,7 +94,7 @@ class Folder:
             reason = str(error).splitlines()[0]
             raise DataError(f"{_without_secrets(text)}: no folder that can be opened: {reason}") from None
         self.path, self._root = None, root.rstrip("/")
-        self._shown = f"{scheme}://{self._root}"
+        self._shown, self.place = f"{scheme}://{self._root}", text
 
     def __str__(self) -> str:
         return self._shown
@@ -91,6 +105,8 @@ class Folder:
         """A folder in this one."""
         child = Folder(self)
         child._root, child._shown = f"{self._root}/{name}", f"{self._shown}/{name}"
+        parts = urlsplit(self.place)
+        child.place = child._shown if self.path else parts._replace(path=f"{parts.path.rstrip('/')}/{name}").geturl()
         child.path = self.path / name if self.path is not None else None
         return child
 
@@ -102,8 +118,7 @@ class Folder:
         """Whether there is such a folder (in a bucket: anything below it)."""
         if self.path is not None:
             return self.path.is_dir()
-        with _as_os_error():
-            return bool(self._fs.get_file_info(self._root).type == pafs.FileType.Directory)
+        return bool(self._try(lambda: self._fs.get_file_info(self._root)).type == pafs.FileType.Directory)
 
     def entries(self, recursive: bool = False) -> list[Entry]:
         """Everything in the folder, sorted by name; empty if there is no such folder.
@@ -113,8 +128,8 @@ class Folder:
         """
         if self.path is not None:
             return sorted(self._scan(self.path, "", recursive))
-        with _as_os_error():
-            infos = self._fs.get_file_info(pafs.FileSelector(self._root, allow_not_found=True, recursive=recursive))
+        selector = pafs.FileSelector(self._root, allow_not_found=True, recursive=recursive)
+        infos = self._try(lambda: self._fs.get_file_info(selector))
         start = len(self._root) + 1
         entries = [
             Entry(info.path[start:], info.type == pafs.FileType.Directory, info.size or 0, info.mtime_ns or 0)
@@ -149,8 +164,7 @@ class Folder:
 
     def size(self, name: str) -> int | None:
         """Bytes of a file, or None if it is not there."""
-        with _as_os_error():
-            info = self._fs.get_file_info(f"{self._root}/{name}")
+        info = self._try(lambda: self._fs.get_file_info(f"{self._root}/{name}"))
         return info.size if info.type == pafs.FileType.File else None
 
     def read(self, name: str) -> bytes:
@@ -162,8 +176,12 @@ class Folder:
         """
         if self.path is not None:
             return (self.path / name).read_bytes()
-        with _as_os_error(), self._fs.open_input_stream(f"{self._root}/{name}", compression=None) as file:
-            return bytes(file.read())
+
+        def fetch() -> bytes:
+            with self._fs.open_input_stream(f"{self._root}/{name}", compression=None) as file:
+                return bytes(file.read())
+
+        return self._try(fetch)
 
     def open(self, name: str) -> pa.NativeFile:
         """A file for reading here and there.
@@ -171,8 +189,31 @@ class Folder:
         Raises:
             OSError: It is not there, or the disk or the bucket refuses.
         """
-        with _as_os_error():
-            return self._fs.open_input_file(f"{self._root}/{name}")
+        return self._try(lambda: self._fs.open_input_file(f"{self._root}/{name}"))
+
+    @contextlib.contextmanager
+    def local(self, name: str) -> Iterator[Path]:
+        """A file on a disk of this machine, for whoever cannot read from a bucket; a copy lasts as long as the block.
+
+        Raises:
+            FileNotFoundError: It is not there.
+            OSError: The disk or the bucket refuses.
+        """
+        if self.path is not None:
+            yield self.path / name
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / name.rpartition("/")[2]
+
+            def fetch() -> None:
+                with (
+                    self._fs.open_input_stream(f"{self._root}/{name}", compression=None) as file,
+                    path.open("wb") as copy,
+                ):
+                    shutil.copyfileobj(file, copy, CHUNK)
+
+            self._try(fetch)
+            yield path
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file; it is there whole or not at all.
@@ -184,7 +225,7 @@ class Folder:
             with atomic_path(self.path / name) as temporary:
                 temporary.write_bytes(data)
             return
-        _undisturbed(lambda: self._upload(name, data))
+        self._try(lambda: _undisturbed(lambda: self._upload(name, [data])))
 
     def put(self, local: Path, name: str) -> None:
         """Move a finished local file into the folder; it is there whole or not at all.
@@ -197,17 +238,37 @@ class Folder:
                 os.fsync(file.fileno())
             os.replace(local, self.path / name)
             return
-        _undisturbed(lambda: self._upload(name, local.read_bytes()))
+
+        def upload() -> None:
+            with local.open("rb") as file:
+                self._upload(name, iter(lambda: file.read(CHUNK), b""))
+
+        self._try(lambda: _undisturbed(upload))
         local.unlink()
 
-    def _upload(self, name: str, data: bytes) -> None:
-        with _as_os_error(), self._fs.open_output_stream(f"{self._root}/{name}", compression=None) as file:
-            file.write(data)
+    def _upload(self, name: str, chunks: Iterable[bytes]) -> None:
+        with self._fs.open_output_stream(f"{self._root}/{name}", compression=None) as file:
+            for chunk in chunks:
+                file.write(chunk)
 
     def delete(self, name: str) -> None:
         """Delete a file; it may be gone already."""
         with contextlib.suppress(FileNotFoundError):
-            self._fs.delete_file(f"{self._root}/{name}")
+            self._try(lambda: self._fs.delete_file(f"{self._root}/{name}"))
+
+    def _try(self, call: Callable[[], T]) -> T:
+        """What pyarrow does, again and again if that may help, and within our patience."""
+        until, pause = time.monotonic() + self._patience, 0.5
+        while True:
+            try:
+                with _as_os_error():
+                    return call()
+            except OSError as error:
+                final = isinstance(error, FileNotFoundError) or any(sign in str(error) for sign in _FINAL)
+                if self.path is not None or final or time.monotonic() + pause > until:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, 15.0)
 
     def delete_folder(self, name: str) -> None:
         """Delete a folder of ours with all that is in it; it may be gone already."""
@@ -257,7 +318,7 @@ def _with_environment(uri: str) -> str:
     parts = parts._replace(path=quote(parts.path, safe="/%~!$&'()*+,;=:@"))
     if parts.scheme != "s3":
         return parts.geturl()
-    query = dict(parse_qsl(parts.query))
+    query = {"allow_delayed_open": "true"} | dict(parse_qsl(parts.query))  # a small file is one request, not three
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if endpoint and "endpoint_override" not in query:
         server = urlsplit(endpoint)

@@ -1,12 +1,15 @@
 """What many tests need: two tiny data sets, a tiny recipe, and the recorded numbers of the reference implementation."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import numpy as np
 import pytest
 import torch
+from moto.server import ThreadedMotoServer
 
 from stssl.config import validate, with_overrides
 from stssl.data.dataset import Dataset
@@ -138,3 +141,52 @@ def assert_same() -> Callable[..., None]:
             assert a == b or (a != a and b != b), f"{where}: {a} and {b}"
 
     return check
+
+
+class Faults:
+    """Stands before an S3 application: counts requests, delays them, and answers some of them itself.
+
+    Attributes:
+        answer: Of a request: 403 or 503, or None to let it through.
+        delay: Seconds before each answer.
+    """
+
+    def __init__(self, app: Callable[..., Any]) -> None:
+        self.app, self.requests, self.delay = app, 0, 0.0
+        self.answer: Callable[[dict[str, Any]], int | None] | None = None
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> object:
+        self.requests += 1
+        time.sleep(self.delay)
+        code = self.answer(environ) if self.answer else None
+        if code is None:
+            return self.app(environ, start_response)
+        reason = {403: "AccessDenied", 503: "SlowDown"}[code]
+        start_response(f"{code} {reason}", [("Content-Type", "application/xml")])
+        return [f"<Error><Code>{reason}</Code><Message>no</Message></Error>".encode()]
+
+
+@pytest.fixture(scope="module")
+def faults() -> Iterator[Faults]:
+    """An S3 server on loopback with the buckets `patches` and `runs`, found through the environment as boto3 finds one."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    faults = server._server.app = Faults(server._server.app)
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "someone")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "hush-hush")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        client = boto3.client("s3", region_name="us-east-1")
+        for bucket in ("patches", "runs"):
+            client.create_bucket(Bucket=bucket)
+        yield faults
+    server.stop()
+
+
+@pytest.fixture
+def no_faults(faults: Faults) -> Iterator[None]:
+    """Ends the faults after the test."""
+    yield
+    faults.answer, faults.delay = None, 0.0

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from stssl import __version__
-from stssl.cli import evaluate, export, inspect, plugins, prepare, report, schema, search, status, train
+from stssl.cli import evaluate, export, inspect, plugins, prepare, report, schema, search, status, submit, train
 from stssl.cli.common import errors
 from stssl.errors import StsslError
 
@@ -33,6 +33,7 @@ app.command()(search.search)
 app.command()(search.resume)
 app.command()(search.extend)
 app.command()(search.stop)
+app.command()(submit.submit)
 app.command()(status.status)
 app.command()(report.report)
 app.command()(export.export)

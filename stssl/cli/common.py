@@ -31,7 +31,9 @@ Set = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, print what would be done, and stop.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a search, such as runs/demo.")]
+RunFolder = Annotated[
+    str, typer.Argument(metavar="RUN", help="The folder of a search, such as runs/demo or s3://BUCKET/runs/demo.")
+]
 
 
 @contextmanager

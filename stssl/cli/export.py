@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from stssl.cli.common import RunFolder, out
+from stssl.storage import Folder
 
 
 def export(
@@ -24,11 +25,15 @@ def export(
     from stssl.search import ledger, run_folder
     from stssl.search.state import SearchState
 
-    config, manifest = run_folder.load(folder)
+    run = Folder(folder)
+    config, manifest = run_folder.load(run)
     run_folder.check_unchanged(config, manifest)
     if trial is not None and target is None:
         raise RunError("--trial needs --out: RUN/best is for the winner")
-    state = SearchState.replay(ledger.read(folder / ledger.NAME))
-    target = target or folder / "best"
-    chosen = winner.export(folder, state, target, config.metric, trial)
-    out.print(f"{chosen.id} -> {target}: recipe.yaml, student.safetensors, model.json, README.md")
+    state = SearchState.replay(ledger.events_of(run))
+    if target is not None:
+        chosen, where = winner.export(run, state, target, config.metric, trial), str(target)
+    else:
+        with run_folder.workplace(run) as path:
+            chosen, where = winner.export(run, state, path / "best", config.metric), run.show("best")
+    out.print(f"{chosen.id} -> {where}: recipe.yaml, student.safetensors, model.json, README.md")

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
 from stssl.cli.common import RunFolder, out
+from stssl.storage import Folder
 
 
-def report(folder: RunFolder) -> None:
+def report(
+    folder: RunFolder,
+    target: Annotated[Path | None, typer.Option("--out", help="Folder for the files. [default: RUN]")] = None,
+) -> None:
     """Write the report of a search anew, finished or not.
 
     Example: `python launch.py report runs/demo-20260101-120000`
@@ -14,7 +23,14 @@ def report(folder: RunFolder) -> None:
     from stssl.search import ledger, run_folder
     from stssl.search.state import SearchState
 
-    config, manifest = run_folder.load(folder)
-    state = SearchState.replay(ledger.read(folder / ledger.NAME))
-    for path in writer.write(folder, config, manifest, state):
-        out.print(str(path))
+    run = Folder(folder)
+    config, manifest = run_folder.load(run)
+    state = SearchState.replay(ledger.events_of(run))
+    if target is not None:
+        target.mkdir(parents=True, exist_ok=True)
+        files = [str(path) for path in writer.write(target, config, manifest, state)]
+    else:
+        with run_folder.workplace(run) as path:
+            files = [run.show(file.name) for file in writer.write(path, config, manifest, state)]
+    for file in files:
+        out.print(file, markup=False)

@@ -13,6 +13,7 @@ import typer
 
 from stssl.cli.common import duration, errors, out
 from stssl.errors import RunError
+from stssl.storage import Folder
 
 if TYPE_CHECKING:
     from stssl.data.dataset import Dataset
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
     from stssl.search.study import Study
 
 
+PATIENCE_SECONDS = 600.0  # for a bucket that does not answer
+
+
 def run(
-    folder: Path,
+    folder: Folder,
     address: str | None,
     cpus: int | None,
     resources: ResourceConfig,
@@ -45,7 +49,7 @@ def run(
 
     from stssl.search import checks, cluster, run_folder
     from stssl.search.config import located
-    from stssl.search.ledger import Ledger
+    from stssl.search.ledger import opened
     from stssl.search.study import Study
 
     def connect() -> None:
@@ -57,9 +61,9 @@ def run(
             connect()
             create()
         config, manifest = run_folder.load(folder)
-        with located(folder / run_folder.CONFIG):
-            space, dataset = checked or checks.check(config, str(folder / run_folder.CONFIG))
-        study = Study(config, space, stack.enter_context(Ledger(folder)))
+        with located(folder.show(run_folder.CONFIG)):
+            space, dataset = checked or checks.check(config, folder.show(run_folder.CONFIG))
+        study = Study(config, space, stack.enter_context(opened(folder)))
         if study.state.finished:
             out.print("this search is finished already")
         else:
@@ -76,30 +80,30 @@ def run(
 
 
 @contextmanager
-def _interruptible(folder: Path) -> Iterator[None]:
-    from stssl.search.run_folder import CONFIG
+def _interruptible(folder: Folder) -> Iterator[None]:
+    from stssl.search.run_folder import exists
 
     try:
         yield
     except KeyboardInterrupt:
-        if (folder / CONFIG).exists():
+        if exists(folder):
             errors.print(f"\ninterrupted; nothing is lost. Go on with: python launch.py resume {shown(folder)}")
         else:
             errors.print("\ninterrupted before anything began")
         raise typer.Exit(130) from None
     except OSError as error:
-        if not (folder / CONFIG).exists():
+        if folder.path is not None and not exists(folder):
             raise
         raise RunError(
             f"{error}; every trial is kept. Mend that, then: python launch.py resume {shown(folder)}"
         ) from error
 
 
-def _begin(study: Study, manifest: dict[str, Any], folder: Path) -> None:
+def _begin(study: Study, manifest: dict[str, Any], folder: Folder) -> None:
     """Put on record that a driver has begun; a new search first takes in what earlier ones know."""
     from stssl.search import run_folder, warm_start
 
-    (folder / run_folder.STOP).unlink(missing_ok=True)  # it was meant for another driver
+    folder.delete(run_folder.STOP)  # it was meant for another driver
     known = {t.id for t in study.state.imported}
     if not study.state.started:
         found = warm_start.imports(study.config, study.space, manifest["data"]["fingerprint"], run_folder.CONFIG)
@@ -113,7 +117,7 @@ def _begin(study: Study, manifest: dict[str, Any], folder: Path) -> None:
     study.begin()
 
 
-def _drive(study: Study, folder: Path, ahead: int) -> None:
+def _drive(study: Study, folder: Folder, ahead: int) -> None:
     """Run the trials. The first Ctrl-C lets those that run go on to their next evaluation, the second stops at once."""
     from stssl.cli.live import Live
     from stssl.search import cluster, driver
@@ -136,31 +140,35 @@ def _drive(study: Study, folder: Path, ahead: int) -> None:
         raise typer.Exit(130)
 
 
-def _finish(folder: Path, study: Study, manifest: dict[str, Any], dataset: Dataset) -> None:
+def _finish(folder: Folder, study: Study, manifest: dict[str, Any], dataset: Dataset) -> None:
     """Export the winner, read the test split once (if there is one), write the report."""
     from stssl.analysis import report
     from stssl.export import winner
+    from stssl.search import run_folder
 
     if study.state.winner is None:
         chosen = winner.choose(study.state)
         if chosen is not None:
             study.record("winner", trial=chosen.trial.id)
-    if study.state.winner is not None:
-        winner.export(folder, study.state, folder / "best", study.config.metric)
-        if study.state.tested is None and len(dataset.split.test):
-            study.record("tested", **winner.test(folder, study.state, study.config.metric))
-            winner.export(folder, study.state, folder / "best", study.config.metric)  # the card tells the test score
-    report.write(folder, study.config, manifest, study.state)
+    metric = study.config.metric
+    with run_folder.workplace(folder) as place:
+        best = place / "best"
+        if study.state.winner is not None:
+            winner.export(folder, study.state, best, metric)
+            if study.state.tested is None and len(dataset.split.test):
+                study.record("tested", **winner.test(folder, best, study.state, metric))
+                winner.export(folder, study.state, best, metric)  # the card tells the test score
+        report.write(place, study.config, manifest, study.state)
     study.record("finished")
 
 
-def shown(folder: Path) -> Path:
+def shown(folder: Folder) -> str:
     """Relative to here where that is shorter to type."""
     here = Path.cwd()
-    return folder.relative_to(here) if folder.is_relative_to(here) else folder
+    return str(folder.path.relative_to(here) if folder.path and folder.path.is_relative_to(here) else folder)
 
 
-def tell(folder: Path, study: Study) -> None:
+def tell(folder: Folder, study: Study) -> None:
     """What was found, where everything lies, what to type next."""
     from stssl.analysis.text import found
 
@@ -179,8 +187,8 @@ def tell(folder: Path, study: Study) -> None:
     out.print("\nWhat to type next:")
     if study.state.winner is not None:
         out.print(
-            f"  python launch.py train {where / 'best' / 'recipe.yaml'} --set seed=7      the best recipe again",
+            f"  python launch.py train {where}/best/recipe.yaml --set seed=7      the best recipe again",
         )
-        out.print(f"  python launch.py evaluate {where / 'best'}      the exported student on validation")
+        out.print(f"  python launch.py evaluate {where}/best      the exported student on validation")
     out.print(f"  python launch.py status {where}      the trials as a table")
     out.print(f"  python launch.py extend {where} --set trials={2 * study.config.trials}      search on")

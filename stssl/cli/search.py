@@ -12,6 +12,7 @@ import typer
 from stssl.cli import running
 from stssl.cli.common import DryRun, RunFolder, Set, absolute, errors, note_absent, out, resolve_paths
 from stssl.errors import ConfigError
+from stssl.storage import Folder
 
 if TYPE_CHECKING:
     from stssl.search.config import SearchConfig
@@ -22,10 +23,13 @@ Cpus = Annotated[int | None, typer.Option(min=1, help="How many CPUs to use on t
 
 def search(
     file: Annotated[Path, typer.Argument(metavar="SPACE", help="A search space as YAML.")],
-    target: Annotated[Path | None, typer.Option("--out", help="The run folder. [default: runs/NAME-TIME]")] = None,
+    target: Annotated[
+        str | None, typer.Option("--out", help="The run folder, a path or a URI. [default: runs/NAME-TIME]")
+    ] = None,
     set_: Set = [],  # noqa: B006
     address: Address = None,
     cpus: Cpus = None,
+    go_on: Annotated[bool, typer.Option("--go-on", help="Resume where --out is this search already.")] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Search a space: trials with early stopping, replicates of the best, the winner exported, a report.
@@ -40,13 +44,13 @@ def search(
     from stssl.search.config import SearchConfig, located
 
     overrides = cfg.parse_set(set_)
-    config = _absolute_paths(SearchConfig.read(file, overrides))
+    config = absolute_paths(SearchConfig.read(file, overrides))
     with located(file, overrides):
         space, dataset = checks.check(config, str(file))
         recipe = space.recipe(space.base_point())
         config = config.model_copy(update={"recipe": recipe.dump()})
         warm_start.imports(config, space, dataset.store.card.fingerprint, str(file))  # refuses what cannot be compared
-    target = (target or Path("runs") / f"{config.name}-{datetime.now():%Y%m%d-%H%M%S}").resolve()
+    run = Folder(absolute(target or f"runs/{config.name}-{datetime.now():%Y%m%d-%H%M%S}"), running.PATIENCE_SECONDS)
     ladder = config.ladder
     if dry_run:
         out.print(cfg.dump_yaml(config.dump()), end="", markup=False)
@@ -55,29 +59,33 @@ def search(
             f"\n# images: {dataset.split.sizes()}\n# {config.trials} trials, rungs at steps {', '.join(map(str, ladder))}; then "
             f"the base recipe and the {config.replicates.top} best x {config.replicates.seeds} replicates\n"
             f"# a trial takes {r.cpus} CPU(s) and {r.gpus:g} GPU(s)\n# weights take up to about {need.most / 1e9:.2g} GB\n"
-            f"# run folder: {target}",
+            f"# run folder: {run}",
             markup=False,
         )
         return
-    run_folder.check_free(target)
+    if go_on and run_folder.exists(run):
+        run_folder.check_unchanged(config, run_folder.load(run)[1])
+        running.run(run, address, cpus, config.resources)
+        return
+    run_folder.check_free(run)
 
     def create() -> None:
         from stssl.search import cluster
 
         need = disk.need(config, dataset, cluster.capacity(config.resources))
-        if note := disk.check(target, need):
+        if note := disk.check(run, need):
             errors.print(f"note: {note}", markup=False)
-        run_folder.create(target, config, dataset.store.card)
+        run_folder.create(run, config, dataset.store.card)
         out.print(
             f"{config.name}: {config.trials} trials, rungs at steps {', '.join(map(str, ladder))}, then "
             f"the base recipe and the {config.replicates.top} best x {config.replicates.seeds} replicates"
         )
 
     note_absent(recipe, dataset)
-    running.run(target, address, cpus, config.resources, create, (space, dataset))
+    running.run(run, address, cpus, config.resources, create, (space, dataset))
 
 
-def _absolute_paths(config: SearchConfig) -> SearchConfig:
+def absolute_paths(config: SearchConfig) -> SearchConfig:
     """The same search with paths that hold in any folder, for workers and for `resume`."""
     resolve_paths(config.recipe)
     key, space = "model.pretrained", dict(config.space)
@@ -98,9 +106,10 @@ def resume(folder: RunFolder, address: Address = None, cpus: Cpus = None) -> Non
     """
     from stssl.search import run_folder
 
-    config, manifest = run_folder.load(folder)
+    run = Folder(folder, running.PATIENCE_SECONDS)
+    config, manifest = run_folder.load(run)
     run_folder.check_unchanged(config, manifest)
-    running.run(folder.resolve(), address, cpus, config.resources)
+    running.run(run, address, cpus, config.resources)
 
 
 def extend(
@@ -122,29 +131,30 @@ def extend(
     """
     from stssl import config as cfg
     from stssl.search import checks, run_folder
+    from stssl.search import ledger as ledgers
     from stssl.search.config import SearchConfig, located
-    from stssl.search.ledger import Ledger
     from stssl.search.state import SearchState
     from stssl.training.recipe import Recipe
 
-    folder = folder.resolve()
-    _, manifest = run_folder.load(folder)
+    run = Folder(folder, running.PATIENCE_SECONDS)
+    _, manifest = run_folder.load(run)
     if file is None and not set_:
         raise ConfigError("extend: nothing to change; say for instance --set trials=64, or give a changed space")
-    source = file or folder / run_folder.CONFIG
+    source = str(file or run.show(run_folder.CONFIG))
     overrides = cfg.parse_set(set_)
-    config = _absolute_paths(SearchConfig.read(source, overrides))
+    with run.local(run_folder.CONFIG) as own:
+        config = absolute_paths(SearchConfig.read(file or own, overrides))
     with located(source, overrides):
-        space, _ = checks.check(config, str(source))
-    config = config.model_copy(update={"recipe": cfg.validate(Recipe, config.recipe, str(source)).dump()})
+        space, _ = checks.check(config, source)
+    config = config.model_copy(update={"recipe": cfg.validate(Recipe, config.recipe, source).dump()})
     changes = run_folder.differences(manifest["search"], config)
     if all(key.startswith(run_folder.NEVER_MATTERS) for key in changes):
         raise ConfigError(
-            f"extend: nothing to change; {source} is what {folder} was searched with already (resources, note and where the "
+            f"extend: nothing to change; {source} is what {run} was searched with already (resources, note and where the "
             "shards lie are changed in its search.yaml, before resume)"
         )
-    run_folder.check_extension(changes, str(source))
-    with Ledger(folder) as ledger:
+    run_folder.check_extension(changes, source)
+    with ledgers.opened(run) as ledger:
         state = SearchState.replay(ledger.events)
         if config.trials < len(state.of_kind("search")):
             raise ConfigError(
@@ -159,9 +169,9 @@ def extend(
         )
         if dry_run:
             return
-        run_folder.extend(folder, config, manifest, changes)
+        run_folder.extend(run, config, manifest, changes)
         ledger.append("extended", changes={key: list(pair) for key, pair in changes.items()})
-    running.run(folder, address, cpus, config.resources)
+    running.run(run, address, cpus, config.resources)
 
 
 def stop(
@@ -175,18 +185,19 @@ def stop(
     from stssl.search import ledger, run_folder
     from stssl.search.state import SearchState
 
-    run_folder.load(folder)
-    if not ledger.locked(folder):
+    run = Folder(folder)
+    run_folder.load(run)
+    if not ledger.locked(run):
         out.print(f"no driver is at work in {folder}; nothing to stop")
         return
-    (folder / run_folder.STOP).touch()
+    run.write(run_folder.STOP, b"")
     if not wait:
         out.print("the driver stops when its trials have come to their next evaluations")
         return
     out.print("waiting for the trials to come to their next evaluations (Ctrl-C: do not wait)")
-    while ledger.locked(folder):
-        time.sleep(0.2)
-    if SearchState.replay(ledger.read(folder / ledger.NAME)).finished:
+    while ledger.locked(run):
+        time.sleep(0.2 if run.path is not None else 2)
+    if SearchState.replay(ledger.events_of(run)).finished:
         out.print("the search had come to its end")
     else:
         out.print(f"stopped; go on with: python launch.py resume {folder}")

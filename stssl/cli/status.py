@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stssl.cli.common import RunFolder, duration, out, rungs_table
+from stssl.storage import Folder
 
 if TYPE_CHECKING:
     from stssl.search.config import SearchConfig
@@ -33,13 +33,14 @@ def status(
     from stssl.analysis.text import found
     from stssl.search import ledger, results, run_folder
 
-    config, _ = run_folder.load(folder)
-    state = _read(folder)
+    run = Folder(folder)
+    config, _ = run_folder.load(run)
+    state = _read(run)
     if as_json:
         print(json.dumps(results.summary(state, config)))
         return
     if watch:
-        state = _watch(folder, config)
+        state = _watch(run, config)
     out.print(_trials(state, config))
     out.print()
     out.print(rungs_table(state, config))
@@ -47,17 +48,16 @@ def status(
     for line in found(state, config):
         out.print(line, markup=False)
     if not state.finished:
-        at_work = ledger.locked(folder)
+        at_work = ledger.locked(run)
         now, what = ("a driver is at work; stop it", "stop") if at_work else ("no driver is at work; go on", "resume")
         out.print(f"\nnot finished; {now} with: python launch.py {what} {folder}")
 
 
-def _read(folder: Path) -> SearchState:
+def _read(run: Folder) -> SearchState:
     from stssl.search import ledger
     from stssl.search.state import SearchState
 
-    path = folder / ledger.NAME
-    return SearchState.replay(ledger.read(path) if path.exists() else [])
+    return SearchState.replay(ledger.events_of(run))
 
 
 def _trials(state: SearchState, config: SearchConfig) -> Table:
@@ -75,14 +75,14 @@ def _trials(state: SearchState, config: SearchConfig) -> Table:
     return table
 
 
-def _watch(folder: Path, config: SearchConfig) -> SearchState:
+def _watch(run: Folder, config: SearchConfig) -> SearchState:
     """Redraw the rungs until the search is finished, no driver is at work, or Ctrl-C."""
     from stssl.search import ledger
 
     with Live(console=out, auto_refresh=False, transient=True) as live:
         while True:
-            state = _read(folder)
-            over = state.finished or not ledger.locked(folder)
+            state = _read(run)
+            over = state.finished or not ledger.locked(run)
             counts = ", ".join(f"{state.count(s)} {s}" for s in ("running", "completed", "failed"))  # type: ignore[arg-type]
             trials = f"{len(state.of_kind('search'))}/{config.trials} trials"
             live.update(Group(Text(f"{trials}; with replicates {counts}"), rungs_table(state, config)), refresh=True)

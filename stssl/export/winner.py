@@ -9,11 +9,12 @@ from typing import Any
 from stssl.data.dataset import Dataset
 from stssl.errors import CheckpointError, RunError, did_you_mean
 from stssl.export import bundle
+from stssl.search import trial_folder
 from stssl.search.objectives import HOLDOUT, more_is_better
 from stssl.search.replicate import Standing, baseline, number_of, paired, standings
 from stssl.search.results import interval, test_score
 from stssl.search.state import SearchState, TrialState
-from stssl.training import checkpoint
+from stssl.storage import Folder
 from stssl.training.deployed import load as deployed_network
 from stssl.training.recipe import Recipe
 from stssl.training.trainer import Trainer
@@ -24,33 +25,34 @@ def choose(state: SearchState) -> Standing | None:
     return next(iter(standings(state)), None)
 
 
-def checkpoint_of(run: Path, trial: str) -> Path:
-    """Where a trial's weights lie."""
-    return run / "trials" / trial / "checkpoint.pt"
-
-
-def _best_at_hand(run: Path, standing: Standing) -> TrialState:
+def _best_at_hand(run: Folder, standing: Standing) -> TrialState:
     """The replicate whose weights are exported: the best on validation whose checkpoint can be read."""
     for replicate in sorted(standing.replicates, key=lambda r: -r.score):
         try:
-            checkpoint.load(checkpoint_of(run, replicate.id))
-            return replicate
+            if trial_folder.load(trial_folder.trial_folder(run, replicate.id)) is not None:
+                return replicate
         except CheckpointError:
             continue
     raise RunError(
-        f"{run / 'trials'}: the weights of all replicates of {standing.trial.id} are gone or damaged; train the recipe again: "
-        f"status --json names its settings, and {run / 'search.yaml'} the base recipe"
+        f"{run / trial_folder.TRIALS}: the weights of all replicates of {standing.trial.id} are gone or damaged; train it again: "
+        f"status --json names its settings, and {run.show('search.yaml')} the base recipe"
     )
 
 
-def test(run: Path, state: SearchState, metric: str) -> dict[str, Any]:
+def test(run: Folder, best: Path, state: SearchState, metric: str) -> dict[str, Any]:
     """Read the test split: the exported student, and all replicates of the winner and of the published recipe.
+
+    Args:
+        run: The run folder.
+        best: The exported bundle.
+        state: The search.
+        metric: What it optimised.
 
     Returns:
         The fields of the event `tested`: scores of the exported student; of each replicate by its name; and the paired
         difference of the winner to the published recipe, in the metric's own sign.
     """
-    scores = bundle.evaluate(run / "best", None, "test")
+    scores = bundle.evaluate(best, None, "test")
     base = baseline(state)
     tested = [s for s in standings(state) if s.trial.id == state.winner or (base is not None and s.trial.id == base.id)]
     found: dict[str, dict[str, float]] = {}
@@ -58,7 +60,8 @@ def test(run: Path, state: SearchState, metric: str) -> dict[str, Any]:
         found[standing.trial.id] = {}
         for replicate in standing.replicates:
             try:
-                deployed, correction = deployed_network(run / "trials" / replicate.id)
+                with trial_folder.weights_at_hand(run, replicate.id) as weights:
+                    deployed, correction = deployed_network(weights)
             except CheckpointError:
                 continue  # damaged on disk: what is left has to do
             value = deployed.evaluate("test", correction).get(metric.removeprefix(HOLDOUT), math.nan)
@@ -78,7 +81,7 @@ def test(run: Path, state: SearchState, metric: str) -> dict[str, Any]:
     return fields
 
 
-def export(run: Path, state: SearchState, folder: Path, metric: str, trial: str | None = None) -> TrialState:
+def export(run: Folder, state: SearchState, folder: Path, metric: str, trial: str | None = None) -> TrialState:
     """Write a bundle of the winner's best replicate, or of a trial by name.
 
     Args:
@@ -122,7 +125,11 @@ def export(run: Path, state: SearchState, folder: Path, metric: str, trial: str 
         facts.append(f"Validation {metric}: {sign * chosen.score:.3f} (one training).")
     recipe = Recipe.model_validate(chosen.recipe)
     trainer = Trainer(recipe, Dataset.open(recipe.data))
-    path = checkpoint_of(run, chosen.id)
-    trainer.load_state_dict(checkpoint.load(path), str(path))
-    bundle.write(trainer, folder, f"Found by the search {run.name}, trial {chosen.id}.", facts)
+    weights = trial_folder.trial_folder(run, chosen.id)
+    at = weights.show(trial_folder.CHECKPOINT)
+    loaded = trial_folder.load(weights)
+    if loaded is None:
+        raise CheckpointError(f"{at}: no such checkpoint")
+    trainer.load_state_dict(loaded, at)
+    bundle.write(trainer, folder, f"Found by the search {str(run).rpartition('/')[2]}, trial {chosen.id}.", facts)
     return chosen

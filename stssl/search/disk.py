@@ -10,6 +10,7 @@ from stssl.data.dataset import Dataset
 from stssl.errors import RunError
 from stssl.search.asha import Scheduler
 from stssl.search.config import SearchConfig
+from stssl.storage import Folder
 from stssl.training.parts import networks_of
 from stssl.training.recipe import Recipe
 
@@ -42,7 +43,7 @@ def need(config: SearchConfig, dataset: Dataset, running: int) -> Need:
     return Need(count * size, (count + kept) * size)
 
 
-def check(folder: Path, needed: Need) -> str:
+def check(folder: Folder | Path, needed: Need) -> str:
     """Compare the need with what is free.
 
     Returns:
@@ -51,7 +52,10 @@ def check(folder: Path, needed: Need) -> str:
     Raises:
         RunError: There is certainly too little.
     """
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    path = Folder(folder).path
+    if path is None:
+        return ""  # a bucket has room
+    there = next(parent for parent in (path, *path.parents) if parent.exists())
     free = shutil.disk_usage(there).free
     gigabytes = lambda size: f"{size / 1e9:.3g} GB"  # noqa: E731
     if free < needed.least:

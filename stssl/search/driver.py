@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -24,6 +25,7 @@ from stssl.search.run_folder import STOP
 from stssl.search.study import Next, Study
 from stssl.search.trial import RecipeTrial
 from stssl.search.trial_folder import delete_weights, hung
+from stssl.storage import Folder
 
 Observer = Callable[[Study], None]
 
@@ -38,7 +40,7 @@ class _Searcher(Searcher):
         ahead: So many trials may wait in Ray's queue all the same.
     """
 
-    def __init__(self, study: Study, run: Path, ahead: int) -> None:
+    def __init__(self, study: Study, run: Folder, ahead: int) -> None:
         super().__init__()
         self.study, self.run, self.ahead = study, run, ahead
         self.capacity = cluster.capacity(study.config.resources)
@@ -55,7 +57,7 @@ class _Searcher(Searcher):
             return None
         self._open.add(trial_id)
         return {
-            "trial": job.trial, "recipe": job.recipe, "reported": job.reported, "run": str(self.run),
+            "trial": job.trial, "recipe": job.recipe, "reported": job.reported, "run": self.run.place,
             "cpus": resources.cpus, "gpus": resources.gpus, "hang_minutes": resources.hang_minutes,
             "holdout": self.study.objectives.holdout,
         }  # fmt: skip
@@ -83,7 +85,7 @@ class _Scheduler(FIFOScheduler):
 
     _supports_buffered_results = False
 
-    def __init__(self, study: Study, run: Path) -> None:
+    def __init__(self, study: Study, run: Folder) -> None:
         super().__init__()
         self.study, self.run = study, run
         self._gone: set[str] = set()  # trials whose weights are deleted
@@ -107,7 +109,10 @@ class _Scheduler(FIFOScheduler):
         """Weights that nobody will go on with make room; those of a promoted trial are there again."""
         losers = {t.id for t in self.study.losers()}
         for name in losers - self._gone:
-            delete_weights(self.run, name)
+            try:
+                delete_weights(self.run, name)
+            except OSError:  # a bucket that does not answer: the next time will do
+                losers.discard(name)
         self._gone = losers
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
@@ -155,12 +160,22 @@ class _Ticker(tune.Callback):
         self._looked = time.monotonic()
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        if not self.study.stopping and (self.run / STOP).exists():
-            self.study.stopping = True
+        local = self.run.path is not None
+        if local:
+            self._listen()
         self.observer(self.study)
-        if time.monotonic() - self._looked > 1:
-            self._looked = time.monotonic()
+        if time.monotonic() - self._looked > (1 if local else 3):
+            if not local:
+                self._listen()
             self._look()
+            self._looked = time.monotonic()
+
+    def _listen(self) -> None:
+        try:
+            if not self.study.stopping and self.run.size(STOP) is not None:
+                self.study.stopping = True
+        except OSError:
+            pass  # it is asked again
 
     def _look(self) -> None:
         """How many trials fit on the cluster now; and whether any node is left, where Ray would wait without end."""
@@ -177,7 +192,7 @@ class _Ticker(tune.Callback):
 
 def run(
     study: Study,
-    folder: Path,
+    folder: Folder | Path,
     observer: Observer = lambda study: None,
     ahead: int = 0,
     trainable: type[tune.Trainable] = RecipeTrial,
@@ -198,8 +213,9 @@ def run(
     """
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what went wrong is in the ledger
-    resources = study.config.resources
-    (folder / "ray").mkdir(exist_ok=True)
+    resources, folder = study.config.resources, Folder(folder)
+    logs = (folder.path or Path(tempfile.mkdtemp(prefix="stssl-"))) / "ray"  # of a bucket: not worth keeping there
+    logs.mkdir(exist_ok=True)
     scheduler = _Scheduler(study, folder)
     scheduler.delete_losers()  # a driver may have died between a decision and its consequence
     searcher = _Searcher(study, folder, ahead)
@@ -216,14 +232,14 @@ def run(
         ),
         run_config=tune.RunConfig(
             name=datetime.now().strftime("session-%Y%m%d-%H%M%S"),
-            storage_path=str(folder / "ray"),
+            storage_path=str(logs),
             callbacks=[_Ticker(searcher, observer)],
             failure_config=tune.FailureConfig(max_failures=0),  # the study tries again itself, within its own budget
             verbose=0,
         ),
     )
     # Ray prints a paragraph for each dead worker; what became of the trial is in the ledger and the live line.
-    with (folder / "ray" / "messages.log").open("a", encoding="utf-8") as log, redirect_stdout(log):
+    with (logs / "messages.log").open("a", encoding="utf-8") as log, redirect_stdout(log):
         try:
             tuner.fit()
         except TuneError as error:

@@ -1,7 +1,8 @@
 """The ledger: the append-only record of a search, and the search's only truth.
 
 One JSON object a line, flushed and synced before anything acts on it. Whatever is killed at whatever moment, the file
-holds every event that anyone acted on; a torn last line is an event that nobody acted on, and is dropped.
+holds every event that anyone acted on; a torn last line is an event that nobody acted on, and is dropped. A bucket has no
+file to which a line could be added; how the ledger lies there says `stssl.search.bucket_ledger`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from stssl.errors import RunError
+from stssl.storage import Folder
 
 NAME, LOCK = "ledger.jsonl", "driver.lock"
 Event = dict[str, Any]
@@ -39,12 +41,46 @@ def read(path: Path | str) -> list[Event]:
     Raises:
         RunError: The file is missing, or damaged before its last line.
     """
-    return _parse(Path(path))[0]
+    path = Path(path)
+    return parse(_bytes_of(path), str(path))[0]
 
 
-def locked(run: Path) -> bool:
+def events_of(run: Folder | Path) -> list[Event]:
+    """All events of a run folder, on a disk or in a bucket; none before its first driver.
+
+    Raises:
+        RunError: The ledger is damaged, or cannot be read.
+    """
+    run = Folder(run)
+    if run.path is None:
+        from stssl.search import bucket_ledger
+
+        return bucket_ledger.read(run)[0]
+    return read(run.path / NAME) if (run.path / NAME).exists() else []
+
+
+def opened(run: Folder | Path) -> Ledger:
+    """The ledger of a run folder, on a disk or in a bucket, for one driver to write.
+
+    Raises:
+        RunError: Another driver has it open, it is damaged, or cannot be written.
+    """
+    run = Folder(run)
+    if run.path is None:
+        from stssl.search import bucket_ledger
+
+        return bucket_ledger.BucketLedger(run)
+    return Ledger(run.path)
+
+
+def locked(run: Folder | Path) -> bool:
     """Whether a driver is at work in a run folder."""
-    lock = FileLock(run / LOCK)
+    run = Folder(run)
+    if run.path is None:
+        from stssl.search import lease
+
+        return lease.held(run)
+    lock = FileLock(run.path / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -55,14 +91,25 @@ def locked(run: Path) -> bool:
     return False
 
 
-def _parse(path: Path) -> tuple[list[Event], int]:
-    """Events, and how many bytes of whole lines they take."""
+def _bytes_of(path: Path) -> bytes:
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
         raise RunError(f"{path}: no such ledger; is this the folder of a search?") from None
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error}") from None
+
+
+def parse(data: bytes, source: str) -> tuple[list[Event], int]:
+    """Events, and how many bytes of whole lines they take.
+
+    Args:
+        data: Lines; the last one may be torn.
+        source: Their name, for messages.
+
+    Raises:
+        RunError: A line before the last one is damaged.
+    """
     lines = data.split(b"\n")
     events, size = [], 0
     for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is torn or empty
@@ -77,7 +124,7 @@ def _parse(path: Path) -> tuple[list[Event], int]:
             if number == len(lines) - 1:
                 break  # torn by a crash of the file system rather than of the program
             raise RunError(
-                f"{path}, line {number}: damaged ({error}); restore the file from a backup, or delete the line "
+                f"{source}, line {number}: damaged ({error}); restore the file from a backup, or delete the line "
                 "if you can do without its trial"
             ) from None
         events.append(event)
@@ -88,12 +135,19 @@ def _parse(path: Path) -> tuple[list[Event], int]:
 class Ledger:
     """The ledger of one run folder, open for writing by one driver.
 
+    Attributes:
+        run: The run folder, for messages.
+        events: All that is in it.
+
     Raises:
         RunError: Another driver has it open.
     """
 
+    run: Folder
+    events: list[Event]
+
     def __init__(self, run: Path) -> None:
-        self.path = run / NAME
+        self.run, self.path = Folder(run), run / NAME
         self._lock = FileLock(run / LOCK)
         try:
             run.mkdir(parents=True, exist_ok=True)
@@ -106,7 +160,7 @@ class Ledger:
         except OSError as error:
             raise RunError(f"{run}: cannot be written: {error}") from None
         try:
-            self.events, self._size = _parse(self.path) if self.path.exists() else ([], 0)
+            self.events, self._size = parse(_bytes_of(self.path), str(self.path)) if self.path.exists() else ([], 0)
             self._file = self.path.open("ab", buffering=0)  # a full disk shows in `append`, and `close` cannot fail
             self._file.truncate(self._size)  # else the next event would be glued to a torn line
         except BaseException:
@@ -120,7 +174,11 @@ class Ledger:
             RunError: The disk refuses.
         """
         entry = {"event": event, "time": round(time.time(), 3), **fields}
-        line = json.dumps(entry, allow_nan=False).encode() + b"\n"
+        self._write(json.dumps(entry, allow_nan=False).encode() + b"\n")
+        self.events.append(entry)
+        return entry
+
+    def _write(self, line: bytes) -> None:
         try:
             if self._file.write(line) != len(line):
                 raise OSError("the disk is full")
@@ -130,8 +188,6 @@ class Ledger:
                 self._file.truncate(self._size)  # take back what is there of the line
             raise RunError(f"{self.path}: cannot be written: {error}; make room, then resume the search") from error
         self._size += len(line)
-        self.events.append(entry)
-        return entry
 
     def close(self) -> None:
         """Close the file and let go of the lock."""

@@ -9,8 +9,12 @@ trials/         checkpoints; trials.parquet, report.html, best/ come at the end
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -21,8 +25,8 @@ from stssl import config as cfg
 from stssl.data import shards
 from stssl.data.schema import Card
 from stssl.errors import ConfigError, DataError, RunError
-from stssl.files import write_text
 from stssl.search.config import SearchConfig
+from stssl.storage import Folder
 from stssl.training.recipe import Recipe
 
 CONFIG, MANIFEST = "search.yaml", "manifest.json"
@@ -30,46 +34,53 @@ STOP = "stop"  # a file by which `stop` reaches the driver, wherever that runs
 VERIFY_BYTES = 2 << 30  # up to this size a resumed search reads its shards again to see that they are the same
 
 
-def check_free(folder: Path) -> None:
+def check_free(folder: Folder | Path) -> None:
     """Refuse a folder for a new search that holds something already.
 
     Raises:
         RunError: Says what is there, and what to do instead.
     """
-    if folder.exists() and not folder.is_dir():
+    folder = Folder(folder)
+    if folder.path is not None and folder.path.exists() and not folder.path.is_dir():
         raise RunError(f"{folder}: is a file; choose another --out")
-    if folder.exists() and any(folder.iterdir()):
-        known = (folder / CONFIG).exists()
+    if folder.names():
+        known = exists(folder)
         hint = f"resume it with: python launch.py resume {folder}" if known else "choose another --out"
         raise RunError(f"{folder}: exists and is not empty; {hint}")
 
 
-def create(folder: Path, config: SearchConfig, card: Card) -> None:
+def exists(folder: Folder | Path) -> bool:
+    """Whether there is a search in a folder."""
+    return Folder(folder).size(CONFIG) is not None
+
+
+def create(folder: Folder | Path, config: SearchConfig, card: Card) -> None:
     """Make a run folder.
 
     Raises:
         RunError: The folder is in use or cannot be written.
     """
+    folder = Folder(folder)
     check_free(folder)
     manifest = {
         "stssl": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in ("torch", "timm", "ray", "optuna", "numpy", "pyarrow")},
-        "commit": _commit(),
+        "commit": commit(),
         "search": config.dump(),
         "data": {"name": card.name, "fingerprint": card.fingerprint, "shards": [s.model_dump() for s in card.shards]},
     }
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
-        write_text(folder / CONFIG, cfg.dump_yaml(config.dump()))
+        _write(folder, config, manifest)
     except OSError as error:
         raise RunError(f"{folder}: cannot be written: {error}; choose another --out") from None
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit of this source tree, marked if it has changes; None outside a checkout."""
+    if "STSSL_COMMIT" in os.environ:  # on a cluster, whereto the tree has travelled without its history
+        return os.environ["STSSL_COMMIT"] or None
     try:
         command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
         here = Path(__file__).parent
@@ -79,23 +90,33 @@ def _commit() -> str | None:
         return None
 
 
-def load(folder: Path) -> tuple[SearchConfig, dict[str, Any]]:
+def _write(folder: Folder, config: SearchConfig, manifest: dict[str, Any]) -> None:
+    folder.write(MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+    folder.write(CONFIG, cfg.dump_yaml(config.dump()).encode())
+
+
+def load(folder: Folder | Path) -> tuple[SearchConfig, dict[str, Any]]:
     """Configuration and manifest of a run folder.
 
     Raises:
         RunError: Not the folder of a search.
     """
-    if not (folder / CONFIG).is_file():
+    folder = Folder(folder)
+    if not exists(folder):
         raise RunError(
             f"{folder}: not the folder of a search (no {CONFIG} in it); start one with: python launch.py search"
         )
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads(folder.read(MANIFEST))
         _ = (manifest["data"]["fingerprint"], manifest["data"]["name"], dict(manifest["packages"]))
         _ = (manifest["search"], manifest["stssl"], manifest["created"])
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise RunError(f"{folder / MANIFEST}: cannot be read: {error!r}; start the search anew") from None
-    return SearchConfig.read(folder / CONFIG), manifest
+        raise RunError(f"{folder.show(MANIFEST)}: cannot be read: {error!r}; start the search anew") from None
+    with folder.local(CONFIG) as path:
+        try:
+            return SearchConfig.read(path), manifest
+        except ConfigError as error:
+            raise ConfigError(str(error).replace(str(path), folder.show(CONFIG))) from None
 
 
 def differences(before: dict[str, Any], config: SearchConfig) -> dict[str, tuple[Any, Any]]:
@@ -123,7 +144,9 @@ def check_extension(changes: dict[str, tuple[Any, Any]], source: str) -> None:
             )
 
 
-def extend(folder: Path, config: SearchConfig, manifest: dict[str, Any], changes: dict[str, tuple[Any, Any]]) -> None:
+def extend(
+    folder: Folder | Path, config: SearchConfig, manifest: dict[str, Any], changes: dict[str, tuple[Any, Any]]
+) -> None:
     """Write another search into a run folder.
 
     Args:
@@ -134,8 +157,20 @@ def extend(folder: Path, config: SearchConfig, manifest: dict[str, Any], changes
     """
     entry = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "changes": {k: list(v) for k, v in changes.items()}}
     manifest = {**manifest, "search": config.dump(), "extended": [*manifest.get("extended", []), entry]}
-    write_text(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
-    write_text(folder / CONFIG, cfg.dump_yaml(config.dump()))
+    _write(Folder(folder), config, manifest)
+
+
+@contextmanager
+def workplace(folder: Folder) -> Iterator[Path]:
+    """Where to write what the run folder is to hold: the folder itself, or one on this machine that goes into the bucket."""
+    if folder.path is not None:
+        yield folder.path
+        return
+    with tempfile.TemporaryDirectory() as local:
+        yield Path(local)
+        for path in sorted(Path(local).rglob("*")):
+            if path.is_file():
+                folder.put(path, path.relative_to(local).as_posix())
 
 
 def check_unchanged(config: SearchConfig, manifest: dict[str, Any]) -> None:

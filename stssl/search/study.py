@@ -247,7 +247,7 @@ class Study:
             self.record("lost", trial=name, kind="infrastructure", reason=reason)
             raise RunError(
                 f"{len(losses)} trials in a row were lost to the machine, the last one ({name}) by: {reason}; "
-                f"mend that, then: python launch.py resume {self.ledger.path.parent}"
+                f"mend that, then: python launch.py resume {self.ledger.run}"
             )
         if trial.lost >= self.config.resources.retries:
             self.fail(name, "infrastructure", f"{reason} (tried {trial.lost + 1} times)")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import traceback
 from typing import Any
 
@@ -12,13 +11,15 @@ from ray import tune
 
 from stssl.data.dataset import Dataset
 from stssl.errors import CheckpointError, DataError, StsslError
-from stssl.files import write_text
-from stssl.search.trial_folder import CHECKPOINT, ERROR, HANG, trial_folder
+from stssl.search import trial_folder
+from stssl.search.trial_folder import ERROR, HANG
 from stssl.search.watchdog import Watchdog
-from stssl.training import checkpoint
+from stssl.storage import Folder
 from stssl.training.evaluate import Diverged
 from stssl.training.recipe import Recipe
 from stssl.training.trainer import Trainer
+
+PATIENCE_SECONDS = 600.0  # for a bucket that does not answer: a result is worth the wait
 
 
 class RecipeTrial(tune.Trainable):
@@ -40,10 +41,10 @@ class RecipeTrial(tune.Trainable):
         return True
 
     def _begin(self, config: dict[str, Any]) -> None:
-        self.name, self.run_folder = config["trial"], config["run"]
-        self.folder = trial_folder(config["run"], config["trial"])
+        self.run_folder = Folder(config["run"], PATIENCE_SECONDS)
+        self.folder = trial_folder.trial_folder(self.run_folder, config["trial"])
         self.reported, self.holdout = config["reported"], config["holdout"]
-        self.watchdog = Watchdog(self.folder / HANG, 60 * config["hang_minutes"])
+        self.watchdog = Watchdog(self.folder, HANG, 60 * config["hang_minutes"])
         self.trainer: Trainer | None = None
         self.failure: dict[str, str] | None = None
         try:
@@ -57,14 +58,14 @@ class RecipeTrial(tune.Trainable):
         dataset = Dataset.open(recipe.data)
         device = "cuda" if torch.cuda.is_available() and config["gpus"] > 0 else "cpu"
         trainer = Trainer(recipe, dataset, device)
-        path = self.folder / CHECKPOINT
-        if path.exists():
-            try:
-                trainer.load_state_dict(checkpoint.load(path, device), str(path))
-            except CheckpointError:
-                # Damaged on disk: a recipe is deterministic, so training it again gives the same results.
-                path.rename(path.with_suffix(".damaged"))
-                trainer = Trainer(recipe, dataset, device)
+        try:
+            state = trial_folder.load(self.folder, device)
+            if state is not None:
+                trainer.load_state_dict(state, self.folder.show(trial_folder.CHECKPOINT))
+        except CheckpointError:
+            # Damaged on disk: a recipe is deterministic, so training it again gives the same results.
+            trial_folder.put_aside(self.folder)
+            trainer = Trainer(recipe, dataset, device)
         return trainer
 
     def step(self) -> dict[str, Any]:
@@ -87,7 +88,7 @@ class RecipeTrial(tune.Trainable):
                     return self._as_result(entry, trainer)
             trainer.run_interval(lambda step: self.watchdog.alive(), splits)
             self.watchdog.alive()
-            checkpoint.save(self.folder / CHECKPOINT, trainer.state_dict())
+            trial_folder.save(self.folder, trainer.state_dict())
 
     def _as_result(self, entry: dict[str, Any], trainer: Trainer) -> dict[str, Any]:
         """With the scores on other splits named so; on the whole validation split once, at the end, for people to see."""
@@ -112,8 +113,8 @@ class RecipeTrial(tune.Trainable):
         if kind != "diverged":
             text = "".join(traceback.format_exception(error))
             try:
-                write_text(self.folder / ERROR, text)
-                reason += f" (traceback: {os.path.relpath(self.folder / ERROR, self.run_folder)})"
+                self.folder.write(ERROR, text.encode(errors="backslashreplace"))
+                reason += f" (traceback: {self.folder.show(ERROR).removeprefix(f'{self.run_folder}/')})"
             except OSError:
                 pass  # the folder itself may be the fault; the reason is on record anyway
         return {"kind": kind, "reason": reason}

@@ -1,36 +1,102 @@
-"""What a trial keeps in the run folder; read by driver and worker, without Ray."""
+"""What a trial keeps in the run folder; read and written by driver and workers, without Ray."""
 
 from __future__ import annotations
 
-import shutil
+import contextlib
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-CHECKPOINT, ERROR, HANG = "checkpoint.pt", "error.txt", "hang.txt"
+import torch
+
+from stssl.errors import CheckpointError
+from stssl.storage import Folder
+from stssl.training import checkpoint
+
+TRIALS = "trials"
+CHECKPOINT, DAMAGED, ERROR, HANG = "checkpoint.pt", "checkpoint.damaged", "error.txt", "hang.txt"
 
 
-def trial_folder(run: Path | str, trial: str) -> Path:
+def trial_folder(run: Folder | Path | str, trial: str) -> Folder:
     """Where a trial keeps its checkpoint and, if it failed, its traceback."""
-    return Path(run) / "trials" / trial
+    return Folder(run) / TRIALS / trial
 
 
-def hung(run: Path, trial: str) -> bool:
-    """Whether a dead worker left word that this trial hung; the word moves to the trial's error.txt."""
-    path = trial_folder(run, trial) / HANG
+def save(folder: Folder, state: dict[str, Any]) -> None:
+    """Write a trial's checkpoint; it is there whole, or the one before it.
+
+    Raises:
+        OSError: The disk or the bucket refuses.
+    """
+    if folder.path is not None:
+        checkpoint.save(folder.path / CHECKPOINT, state)
+        return
+    with tempfile.TemporaryDirectory() as local:
+        checkpoint.save(Path(local) / CHECKPOINT, state)
+        folder.put(Path(local) / CHECKPOINT, CHECKPOINT)
+
+
+def load(folder: Folder, device: torch.device | str = "cpu") -> dict[str, Any] | None:
+    """A trial's checkpoint; None before the first.
+
+    Raises:
+        CheckpointError: Damaged.
+        OSError: The disk or the bucket refuses.
+    """
+    if folder.size(CHECKPOINT) is None:
+        return None
+    with folder.local(CHECKPOINT) as path:
+        try:
+            return checkpoint.load(path, device)
+        except CheckpointError as error:
+            raise CheckpointError(str(error).replace(str(path), folder.show(CHECKPOINT))) from None
+
+
+def put_aside(folder: Folder) -> None:
+    """Keep a damaged checkpoint for whoever wants to look at it, out of the way."""
+    if folder.path is not None:
+        (folder.path / CHECKPOINT).rename(folder.path / DAMAGED)
+        return
+    with folder.local(CHECKPOINT) as path:
+        folder.put(path, DAMAGED)
+    folder.delete(CHECKPOINT)
+
+
+@contextlib.contextmanager
+def weights_at_hand(run: Folder, trial: str) -> Iterator[Path]:
+    """A folder on this machine with a trial's checkpoint in it.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    folder = trial_folder(run, trial)
     try:
-        if path.stat().st_size == 0:
+        with folder.local(CHECKPOINT) as path:
+            yield path.parent
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder.show(CHECKPOINT)}: no such checkpoint") from None
+
+
+def hung(run: Folder, trial: str) -> bool:
+    """Whether a dead worker left word that this trial hung; the word moves to the trial's error.txt."""
+    folder = trial_folder(run, trial)
+    try:
+        if not folder.size(HANG):
             return False
-        path.replace(path.with_name(ERROR))
+        folder.write(ERROR, folder.read(HANG))
+        folder.delete(HANG)
         return True
     except OSError:
         return False
 
 
-def delete_weights(run: Path | str, trial: str) -> None:
+def delete_weights(run: Folder | Path | str, trial: str) -> None:
     """Drop the checkpoint of a trial that no one will go on with; the traceback of a fault stays."""
     folder = trial_folder(run, trial)
-    if not (folder / ERROR).exists():
-        shutil.rmtree(folder, ignore_errors=True)
+    if folder.size(ERROR) is None:
+        (Folder(run) / TRIALS).delete_folder(trial)
         return
-    for path in folder.iterdir():
-        if path.name != ERROR:
-            path.unlink(missing_ok=True)
+    for name in folder.names():
+        if name != ERROR:
+            folder.delete(name)

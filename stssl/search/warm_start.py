@@ -11,6 +11,7 @@ from stssl.search import ledger, run_folder
 from stssl.search.config import SearchConfig
 from stssl.search.space import Space
 from stssl.search.state import SearchState
+from stssl.storage import Folder
 
 SAME = ("training.steps", "training.eval_interval", "data.split", "data.labeled", "data.validation_budget")
 
@@ -36,8 +37,8 @@ def imports(
     for number, folder in enumerate(config.warm_start):
         where = f"{source}: warm_start[{number}]: {folder}"
         try:
-            other, manifest = run_folder.load(Path(folder))
-            state = SearchState.replay(ledger.read(Path(folder) / ledger.NAME))
+            other, manifest = run_folder.load(Folder(folder))
+            state = SearchState.replay(ledger.events_of(Folder(folder)))
         except RunError as error:
             raise ConfigError(f"{source}: warm_start[{number}]: {error}") from None
         _check_comparable(config, other, where)

@@ -7,13 +7,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-import boto3
 import numpy as np
 import pytest
-from moto.server import ThreadedMotoServer
 
 from stssl.cli.app import main
 from stssl.data.prepare import prepare
@@ -27,46 +25,10 @@ BUCKET = "s3://patches"
 ROOT = Path(__file__).parents[2]
 
 
-class Faults:
-    """Stands before the S3 application: counts requests, and answers some of them itself."""
-
-    def __init__(self, app: Callable) -> None:
-        self.app, self.requests, self.answer = app, 0, None
-
-    def __call__(self, environ: dict, start_response: Callable) -> object:
-        self.requests += 1
-        code = self.answer(environ) if self.answer else None
-        if code is None:
-            return self.app(environ, start_response)
-        reason = {403: "AccessDenied", 503: "SlowDown"}[code]
-        start_response(f"{code} {reason}", [("Content-Type", "application/xml")])
-        return [f"<Error><Code>{reason}</Code><Message>no</Message></Error>".encode()]
+pytestmark = pytest.mark.usefixtures("no_faults")
 
 
-@pytest.fixture(scope="module")
-def faults() -> Iterator[Faults]:
-    """An S3 server with a bucket, found through the environment as boto3 finds one."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    faults = server._server.app = Faults(server._server.app)
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "someone")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "hush-hush")
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="patches")
-        yield faults
-    server.stop()
-
-
-@pytest.fixture(autouse=True)
-def no_faults(faults: Faults) -> Iterator[None]:
-    yield
-    faults.answer = None
-
-
-def test_folder(faults: Faults, tmp_path: Path) -> None:
+def test_folder(faults: Any, tmp_path: Path) -> None:
     for folder in (Folder(f"{BUCKET}/folder"), Folder(tmp_path / "folder"), Folder(f"file://{tmp_path}/other")):
         assert not folder.exists() and folder.names() == folder.entries() == [] and folder.size("a/b") is None
         folder.write("a/b.txt", b"dear")
@@ -90,7 +52,7 @@ def test_folder(faults: Faults, tmp_path: Path) -> None:
             folder.read("z")
 
 
-def test_uris(faults: Faults) -> None:
+def test_uris(faults: Any) -> None:
     assert is_uri("s3://b/x") and is_uri(Folder(f"{BUCKET}/x").show("y")) and not is_uri("/b/x") and not is_uri("b:x")
     shown = f"{Folder('s3://key:word@patches/x?scheme=http&endpoint_override=127.0.0.1:1') / 'y'}"
     assert shown == "s3://patches/x/y"
@@ -102,7 +64,7 @@ def test_uris(faults: Faults) -> None:
         assert "word" not in str(error.value)
 
 
-def test_same_bytes_as_on_a_disk(faults: Faults, small, tmp_path: Path) -> None:
+def test_same_bytes_as_on_a_disk(faults: Any, small, tmp_path: Path) -> None:
     there, written, _ = prepare(small(), f"{BUCKET}/same", rows_per_shard=4)
     here, *_ = prepare(small(), tmp_path / "same", rows_per_shard=4)
     assert written and there == here == verify(f"{BUCKET}/same")
@@ -117,7 +79,7 @@ def test_same_bytes_as_on_a_disk(faults: Faults, small, tmp_path: Path) -> None:
     assert names == sorted([MANIFEST, "notes.txt", *(shard.file for shard in again.shards)])
 
 
-def test_source_in_a_bucket(faults: Faults, patches: Path, prepared, tmp_path: Path) -> None:
+def test_source_in_a_bucket(faults: Any, patches: Path, prepared, tmp_path: Path) -> None:
     tree = Folder(f"{BUCKET}/EuroSAT_MS")
     for path in sorted(patches.glob("R*/*.tif")):
         tree.write(f"{path.parent.name}/{path.name}", path.read_bytes())
@@ -128,7 +90,7 @@ def test_source_in_a_bucket(faults: Faults, patches: Path, prepared, tmp_path: P
         prepare(EuroSAT(EuroSAT.Config(root=f"{BUCKET}/EuroSAT_MS")), tmp_path / "shards")
 
 
-def test_commands(faults: Faults, patches: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands(faults: Any, patches: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     uri = f"{BUCKET}/eurosat-103"
     assert main(["prepare", "eurosat", str(patches), "--out", uri]) == 0
     assert f"103 images, 13 bands, 10 classes; 1 shard(s) written to {uri}" in capsys.readouterr().out
@@ -149,7 +111,7 @@ def test_commands(faults: Faults, patches: Path, tmp_path: Path, capsys: pytest.
     assert "s3://patches/nothing: no such folder" in capsys.readouterr().err
 
 
-def test_damaged_and_missing(faults: Faults, small, tmp_path: Path) -> None:
+def test_damaged_and_missing(faults: Any, small, tmp_path: Path) -> None:
     uri = f"{BUCKET}/damaged"
     card, *_ = prepare(small(), uri, rows_per_shard=4)
     folder, name = Folder(uri), card.shards[1].file
@@ -162,7 +124,7 @@ def test_damaged_and_missing(faults: Faults, small, tmp_path: Path) -> None:
                 read(uri)
 
 
-def test_refused(faults: Faults, small, tmp_path: Path) -> None:
+def test_refused(faults: Any, small, tmp_path: Path) -> None:
     card, *_ = prepare(small(), f"{BUCKET}/refused", rows_per_shard=4)
     faults.answer = lambda environ: 403
     for act in (read_card, lambda place: prepare(small(), place), lambda place: prepare(small(), f"{place}2")):
@@ -183,7 +145,7 @@ def test_refused(faults: Faults, small, tmp_path: Path) -> None:
     assert again == card and seen[1] == 4  # the first shard was kept
 
 
-def test_an_interrupt_never_publishes_half_a_file(faults: Faults, small) -> None:
+def test_an_interrupt_never_publishes_half_a_file(faults: Any, small) -> None:
     """A real Ctrl-C while the manifest of an overwrite is on its way: the old data set or the new one is there, whole."""
     uri = f"{BUCKET}/interrupted"
     old, *_ = prepare(small(), uri)
@@ -201,7 +163,7 @@ def test_an_interrupt_never_publishes_half_a_file(faults: Faults, small) -> None
     assert card.fingerprint != old.fingerprint and verify(uri) == card
 
 
-def test_a_busy_server_is_asked_again(faults: Faults, small, tmp_path: Path) -> None:
+def test_a_busy_server_is_asked_again(faults: Any, small, tmp_path: Path) -> None:
     """Every third request fails, and every request takes a while."""
     turn = iter(range(10**6))
 
@@ -231,7 +193,7 @@ print(prepare(Numbers(), sys.argv[1], rows_per_shard=3).card.fingerprint)
 """
 
 
-def test_killed_at_any_moment(faults: Faults) -> None:
+def test_killed_at_any_moment(faults: Any) -> None:
     """Killed without warning at its n-th request, at ever later ones, until a run gets to its end."""
     kills = 0
     for least in range(4, 200, 6):

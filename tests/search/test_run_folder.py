@@ -18,6 +18,7 @@ from stssl.data.sources.base import Source
 from stssl.errors import ConfigError, DataError, RunError
 from stssl.search import checks, disk, run_folder
 from stssl.search.config import SearchConfig
+from stssl.storage import Folder
 from stssl.training import checkpoint
 from stssl.training.recipe import Recipe
 from stssl.training.trainer import Trainer
@@ -152,8 +153,8 @@ def test_a_folder_appears_with_its_manifest(
 ) -> None:
     """search.yaml makes the folder a run, so it must come last."""
     order: list[str] = []
-    write = run_folder.write_text
-    monkeypatch.setattr(run_folder, "write_text", lambda path, text: (order.append(path.name), write(path, text)))
+    write = Folder.write
+    monkeypatch.setattr(Folder, "write", lambda self, name, data: (order.append(name), write(self, name, data)))
     made(tmp_path / "run", config)
     assert order == ["manifest.json", "search.yaml"]
 

@@ -6,12 +6,14 @@ import time
 from pathlib import Path
 
 from stssl.search.trial_folder import HANG, delete_weights, hung, trial_folder
+from stssl.storage import Folder
 
 CODE = """
 import sys, time
 from pathlib import Path
 from stssl.search.watchdog import Watchdog
-dog = Watchdog(Path(sys.argv[1]), 0.5)
+from stssl.storage import Folder
+dog = Watchdog(Folder(sys.argv[1]), "hang.txt", 0.5)
 def moving():
     for _ in range(15):
         time.sleep(0.1)
@@ -36,20 +38,20 @@ def run(path: Path, how: str) -> int:
 
 
 def test_it_ends_what_hangs_and_nothing_else(tmp_path: Path) -> None:
-    folder = trial_folder(tmp_path, "t0001")
-    assert run(folder / HANG, "moves") == 0 and not (folder / HANG).exists() and not hung(tmp_path, "t0001")
-    assert run(folder / HANG, "hangs") == 1
-    assert hung(tmp_path, "t0001") and not hung(tmp_path, "t0001"), "told once"
+    folder, place = trial_folder(tmp_path, "t0001").path, Folder(tmp_path)
+    assert folder is not None
+    assert run(folder, "moves") == 0 and not (folder / HANG).exists() and not hung(place, "t0001")
+    assert run(folder, "hangs") == 1
+    assert hung(place, "t0001") and not hung(place, "t0001"), "told once"
     assert "in hanging" in (folder / "error.txt").read_text() and not (folder / HANG).exists()
 
 
 def test_the_traceback_stays_when_weights_go(tmp_path: Path) -> None:
     for name in ("t0001", "t0002"):
-        trial_folder(tmp_path, name).mkdir(parents=True)
         for file in ("checkpoint.pt", ".checkpoint.pt.x.partial", HANG):
-            (trial_folder(tmp_path, name) / file).touch()
-    (trial_folder(tmp_path, "t0002") / "error.txt").touch()
+            trial_folder(tmp_path, name).write(file, b"")
+    trial_folder(tmp_path, "t0002").write("error.txt", b"")
     for name in ("t0001", "t0002", "t0003"):
         delete_weights(tmp_path, name)
     assert not trial_folder(tmp_path, "t0001").exists()
-    assert [p.name for p in trial_folder(tmp_path, "t0002").iterdir()] == ["error.txt"]
+    assert trial_folder(tmp_path, "t0002").names() == ["error.txt"]

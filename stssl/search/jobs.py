@@ -1,0 +1,160 @@
+"""Ray jobs: code and search space travel to a running cluster, and the driver runs there.
+
+Only Ray's jobs server is talked to, over HTTP, so this machine needs no route to the cluster's other ports and may be
+switched off once the job is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shlex
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import stssl
+from stssl.config import dump_yaml
+from stssl.errors import RunError
+from stssl.files import write_text
+from stssl.search.config import SearchConfig
+from stssl.search.run_folder import commit
+
+SPACE, RUN = "search.yaml", "stssl_run"  # the file in the package; the key in the job's metadata
+PATIENCE_SECONDS = 60.0  # a jobs server that has just started has no agent to run a job yet
+_LAUNCH = '"""Run stssl from what was packed."""\n\nimport sys\n\nfrom stssl.cli.app import main\n\nsys.exit(main())\n'
+
+
+def authenticate() -> None:
+    """Make Ray send the token that this machine has. Call it before the first `import ray`.
+
+    Who has a cluster without authentication says RAY_AUTH_MODE=disabled.
+    """
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
+def pack(folder: Path, config: SearchConfig | None) -> None:
+    """Put into a folder what a job needs: this package, a script that starts it, and the search with all it refers to."""
+    package = Path(stssl.__file__).parent
+    shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    write_text(folder / "launch.py", _LAUNCH)
+    if config is not None:
+        write_text(folder / SPACE, dump_yaml(config.dump()))
+
+
+class Jobs:
+    """A cluster's jobs.
+
+    Args:
+        address: Of its jobs server, such as `http://127.0.0.1:8265`.
+
+    Raises:
+        RunError: Nothing answers there, or it wants a token that this machine does not have.
+    """
+
+    def __init__(self, address: str) -> None:
+        from ray.exceptions import AuthenticationError
+        from ray.job_submission import JobSubmissionClient
+
+        for module in (
+            "dashboard.modules.dashboard_sdk",
+            "dashboard.modules.job.sdk",
+            "_private.runtime_env.packaging",
+        ):
+            logging.getLogger(f"ray.{module}").setLevel(logging.WARNING)
+        self._refused = AuthenticationError
+        self.address = address
+        if not address.startswith(("http://", "https://")):
+            raise RunError(
+                f"--address {address}: give the jobs server, which is the dashboard's address, such as http://127.0.0.1:8265"
+            )
+        self._client = self._ask(lambda: JobSubmissionClient(address))
+
+    def _ask(self, call: Callable[[], Any]) -> Any:
+        """What the server says, or one sentence on why it does not."""
+        try:
+            return call()
+        except self._refused:
+            raise RunError(
+                f"{self.address}: wants a token that this machine does not have, or has another one; put the cluster's token "
+                "into RAY_AUTH_TOKEN, or its file into RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token (a cluster without "
+                "authentication: RAY_AUTH_MODE=disabled)"
+            ) from None
+        except (ConnectionError, OSError) as error:
+            raise RunError(f"{self.address}: no Ray jobs server answers there: {_first_line(error)}") from None
+        except RuntimeError as error:
+            raise RunError(f"{self.address}: Ray's jobs server refuses: {_first_line(error)}") from None
+
+    def at_work(self, run: str) -> str | None:
+        """The job that works on a run folder, if there is one."""
+        for job in self._ask(self._client.list_jobs):
+            if (job.metadata or {}).get(RUN) == run and not job.status.is_terminal():
+                return str(job.submission_id)
+        return None
+
+    def submit(self, arguments: Iterable[str], config: SearchConfig | None, run: str, name: str, python: str) -> str:
+        """Start a job.
+
+        Args:
+            arguments: Of `launch.py`.
+            config: The search, which is `search.yaml` for the job; None if the run folder holds it.
+            run: The run folder as the cluster sees it.
+            name: Of the search.
+            python: The interpreter on the cluster.
+
+        Returns:
+            The job's id.
+        """
+        job = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+        entrypoint = shlex.join([*shlex.split(python), "launch.py", *arguments])
+        environment = {"STSSL_COMMIT": commit() or "", "PYTHONUNBUFFERED": "1"}
+        with tempfile.TemporaryDirectory() as folder:
+            pack(Path(folder), config)
+            runtime = {"working_dir": folder, "env_vars": environment}
+            until = time.monotonic() + PATIENCE_SECONDS
+            while True:
+                try:
+                    return str(
+                        self._client.submit_job(
+                            entrypoint=entrypoint, runtime_env=runtime, submission_id=job, metadata={RUN: run}
+                        )
+                    )
+                except RuntimeError as error:
+                    if "try again later" not in str(error) or time.monotonic() > until:
+                        return str(self._ask(_raiser(error)))
+                    time.sleep(1)
+
+    def status(self, job: str) -> tuple[str, int | None]:
+        """A job's status, such as RUNNING, and the exit code of its driver."""
+        info = self._ask(lambda: self._client.get_job_info(job))
+        return str(info.status.value), info.driver_exit_code
+
+    def follow(self, job: str, write: Callable[[str], Any]) -> None:
+        """Hand on what a job prints, until it ends.
+
+        Raises:
+            RunError: The server is gone.
+        """
+
+        async def tail() -> None:
+            async for text in self._client.tail_job_logs(job):
+                write(text)
+
+        self._ask(lambda: asyncio.run(tail()))
+
+
+def _raiser(error: Exception) -> Callable[[], Any]:
+    def call() -> Any:
+        raise error
+
+    return call
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
