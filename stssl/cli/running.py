@@ -83,16 +83,22 @@ def run(
 def _interruptible(folder: Folder) -> Iterator[None]:
     from stssl.search.run_folder import exists
 
+    def begun() -> bool:
+        try:
+            return exists(Folder(folder, patience=0))
+        except OSError:
+            return folder.path is None  # a bucket that does not answer, which may be the fault
+
     try:
         yield
     except KeyboardInterrupt:
-        if exists(folder):
+        if begun():
             errors.print(f"\ninterrupted; nothing is lost. Go on with: python launch.py resume {shown(folder)}")
         else:
             errors.print("\ninterrupted before anything began")
         raise typer.Exit(130) from None
     except OSError as error:
-        if folder.path is not None and not exists(folder):
+        if not begun():
             raise
         raise RunError(
             f"{error}; every trial is kept. Mend that, then: python launch.py resume {shown(folder)}"

@@ -126,12 +126,18 @@ sys.meta_path.insert(0, Finder())
 
 def trials_of(run: Path) -> dict[str, list[dict[str, Any]]]:
     """All that is to be equal in two runs of the same search: recipes, results, decisions."""
+    return without_clock(events(run))
+
+
+def without_clock(log: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """By trial, what a log says of recipes, results, decisions, but for times and where the shards lie."""
     table: dict[str, list[dict[str, Any]]] = {}
-    for event in events(run):
+    for event in log:
         if event["event"] in ("created", "result", "failed"):
-            table.setdefault(event["trial"], []).append(
-                {k: v for k, v in event.items() if k not in ("time", "seconds")}
-            )
+            kept = {k: v for k, v in event.items() if k not in ("time", "seconds")}
+            if "recipe" in kept:
+                kept["recipe"] = kept["recipe"] | {"data": kept["recipe"]["data"] | {"shards": ""}}
+            table.setdefault(event["trial"], []).append(kept)
     return table
 
 
