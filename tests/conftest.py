@@ -1,5 +1,6 @@
 """What many tests need: two tiny data sets, a tiny recipe, and the recorded numbers of the reference implementation."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from stssl.data.dataset import Dataset
 from stssl.data.store import ImageStore
 from stssl.training.recipe import PLUGINS, Recipe
 from stssl.training.trainer import Trainer
+
+os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray reads it when it is imported, which any test may do
 
 GOLDENS = Path(__file__).parent / "fixtures" / "goldens"
 

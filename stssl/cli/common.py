@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
@@ -58,8 +59,13 @@ def absolute(path: str) -> str:
     """The path as found from any folder; a URI is that already.
 
     Raises:
-        ConfigError: Nothing can have that name.
+        ConfigError: Nothing can have that name, or it holds credentials.
     """
+    if is_uri(path) and "@" in urlsplit(path).netloc:
+        raise ConfigError(
+            f"{path.partition('://')[0]}://...@{path.rpartition('@')[2]}: holds credentials, which would be written into files "
+            "of the run; leave them out, and give them in the environment (for s3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
+        )
     try:
         return path if is_uri(path) else str(Path(path).expanduser().resolve())
     except (OSError, RuntimeError, ValueError) as error:  # a null byte, links in a circle, nobody's home

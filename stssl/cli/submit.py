@@ -1,17 +1,24 @@
-"""`submit`: a search on a cluster, by the cluster's YAML or the address of its jobs server."""
+"""`submit`: a search on a cluster, by the cluster's file or the address of its jobs server."""
 
 from __future__ import annotations
 
+import sys
+import tempfile
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stssl.cli.common import DryRun, Set, absolute, errors, out
 from stssl.errors import ConfigError, RunError
-from stssl.storage import Folder, is_uri
+from stssl.storage import is_uri
+
+if TYPE_CHECKING:
+    from stssl.search.clusters import KubeRay, Slurm
+    from stssl.search.config import SearchConfig
+    from stssl.search.jobs import Jobs
 
 
 def submit(
@@ -21,11 +28,11 @@ def submit(
         str | None, typer.Option(help="Instead: a running cluster's jobs server, http://HOST:8265.")
     ] = None,
     target: Annotated[
-        str | None, typer.Option("--out", help="The run folder, as every node of the cluster sees it: a path or a URI.")
+        str | None, typer.Option("--out", help="The run folder as every node of the cluster sees it, a path or a URI.")
     ] = None,
     set_: Set = [],  # noqa: B006
     follow: Annotated[bool, typer.Option("--follow", help="Show what the driver prints, until it ends.")] = False,
-    python: Annotated[str, typer.Option(help="The Python of the cluster's nodes.")] = "python",
+    python: Annotated[str, typer.Option(help="The Python of the cluster's nodes, for a Ray job.")] = "python",
     dry_run: DryRun = False,
 ) -> None:
     """Search on a cluster: code and space travel there, the driver runs there, and this machine may be switched off.
@@ -34,88 +41,112 @@ def submit(
 
     Example: `python launch.py submit search_spaces/demo.yaml --cluster cluster/local.yaml --follow`
     """
+    from stssl.search import jobs
+
+    if (cluster is None) == (address is None):
+        raise ConfigError("submit: say where to: either --cluster cluster/X.yaml or --address http://HOST:8265")
+    config = _checked(file, set_)
+    jobs.authenticate()  # before Ray is imported
+    from stssl.search import clusters
+
+    there = clusters.read(cluster) if cluster is not None else None
+    here = there is not None and there.local
+    if target is None and not here:
+        raise ConfigError(
+            "submit: --out is needed: a folder that every node of the cluster sees, such as /nfs/runs/demo or s3://BUCKET/runs/demo"
+        )
+    run = absolute(target or f"runs/{config.name}-{datetime.now():%Y%m%d-%H%M%S}")
+    shards = config.recipe["data"]["shards"]
+    if not here and not is_uri(shards):
+        errors.print(f"note: every node is to find the shards at {shards}", markup=False)
+    arguments = ["search", jobs.SPACE, "--out", run, "--go-on", *(["--dry-run"] if dry_run else [])]
+    if isinstance(there, clusters.KubeRay | clusters.Slurm):
+        _hand_over(there, config, arguments, run, dry_run)
+        return
+    if dry_run and there is not None and not here:
+        kinds = "; ".join(", ".join(f"{k} {v}" for k, v in node.items()) for node in there.nodes)
+        _say(
+            f"ray up {cluster}      starts the cluster, which is not done now; its nodes have {kinds or 'what they have'}"
+        )
+        _say(f"python launch.py {' '.join(arguments)}      then runs on its head node")
+        return
+    with ExitStack() as stack:
+        if there is not None:
+            address = stack.enter_context(there.reach(_say))
+        python = sys.executable if here and python == "python" else python
+        _run_job(jobs.Jobs(str(address)), config, arguments, run, python, follow or dry_run)
+
+
+def _checked(file: Path, set_: list[str]) -> SearchConfig:
+    """The search with its recipe in full; what can be known without the data is checked."""
     from stssl import config as cfg
     from stssl.cli.search import absolute_paths
-    from stssl.search import jobs
     from stssl.search.asha import rungs
     from stssl.search.config import SearchConfig, located
     from stssl.search.space import Space
     from stssl.training.recipe import Recipe
-
-    if (cluster is None) == (address is None):
-        raise ConfigError("submit: say where to: either --cluster cluster/X.yaml or --address http://HOST:8265")
-    jobs.authenticate()
-    from stssl.search import clusters
 
     overrides = cfg.parse_set(set_)
     config = absolute_paths(SearchConfig.read(file, overrides))
     with located(file, overrides):
         recipe = cfg.validate(Recipe, config.recipe, f"{file}: recipe")
         Space(config.space, recipe.dump(), str(file), config.constraints)
-        rungs(config.scheduler, recipe.training.steps, recipe.training.eval_interval)  # the rest is checked at the data
-    config = config.model_copy(update={"recipe": recipe.dump()})
-    launcher = clusters.read(cluster) if cluster is not None else None
-    here = launcher is not None and launcher.local
-    if target is None and not here:
-        raise ConfigError(
-            "submit: --out is needed: a folder that every node of the cluster sees, such as /nfs/runs/demo or s3://BUCKET/runs/demo"
-        )
-    run = absolute(target or f"runs/{config.name}-{datetime.now():%Y%m%d-%H%M%S}")
-    _check_shared(run, config, here)
-    arguments = ["search", jobs.SPACE, "--out", run, "--address", "auto", "--go-on"]
-    if dry_run:
-        arguments.append("--dry-run")
-    with ExitStack() as stack:
-        if launcher is not None:
-            address = stack.enter_context(launcher.reach(lambda text: out.print(text, markup=False)))
-        queue = jobs.Jobs(str(address))
-        if (job := queue.at_work(run)) and not dry_run:
-            raise RunError(
-                f"job {job} is at work in {run} already; see what it prints with: {_logs(queue.address, job)}"
-            )
-        job = queue.submit(arguments, config, run, config.name, _python(python, here))
-        out.print(f"job {job}: the driver runs on the cluster, its run folder is {run}", markup=False)
-        if follow or dry_run:
-            _follow(queue, job, run)
-        else:
-            _tell(queue.address, job, run)
+        rungs(config.scheduler, recipe.training.steps, recipe.training.eval_interval)
+    return config.model_copy(update={"recipe": recipe.dump()})
 
 
-def _python(python: str, here: bool) -> str:
-    import sys
-
-    return sys.executable if here and python == "python" else python
+def _say(text: str) -> None:
+    out.print(text, markup=False)
 
 
-def _check_shared(run: str, config: object, here: bool) -> None:
-    """Say so where a path can hardly mean the same to this machine and to the nodes."""
-    if is_uri(run):
-        Folder(run)  # refuses what cannot be understood
-
-
-def _logs(address: str, job: str) -> str:
-    return f"ray job logs --follow --address {address} {job}"
-
-
-def _tell(address: str, job: str, run: str) -> None:
-    out.print(f"  {_logs(address, job)}      what it prints", markup=False)
-    out.print(
-        f"  python launch.py status {run}      the trials as a table, from anywhere that sees the folder", markup=False
-    )
-    out.print(f"  python launch.py stop {run}      stop it; submitted again it goes on", markup=False)
-
-
-def _follow(queue: object, job: str, run: str) -> None:
-    from stssl.search.jobs import Jobs
-
-    assert isinstance(queue, Jobs)
+def _run_job(queue: Jobs, config: SearchConfig, arguments: list[str], run: str, python: str, follow: bool) -> None:
+    if job := queue.at_work(run):
+        raise RunError(f"job {job} is at work in {run} already; see what it prints with: {_logs(queue, job)}")
+    job = queue.submit([*arguments, "--address", "auto"], config, run, config.name, python)
+    _say(f"job {job}: the driver runs on the cluster; the run folder is {run}")
+    if not follow:
+        _what_next(queue, job, run)
+        return
     try:
-        queue.follow(job, lambda text: out.file.write(text))
+        queue.follow(job, out.file.write)
     except KeyboardInterrupt:
-        errors.print("\nthe job goes on without being watched:")
-        _tell(queue.address, job, run)
+        errors.print("\nnobody watches any more, and the job goes on:")
+        _what_next(queue, job, run)
         raise typer.Exit(130) from None
     status, code = queue.status(job)
     if status != "SUCCEEDED":
         errors.print(f"job {job}: {status}", markup=False)
         raise typer.Exit(code or 1)
+
+
+def _hand_over(there: KubeRay | Slurm, config: SearchConfig, arguments: list[str], run: str, dry_run: bool) -> None:
+    """To a cluster that lives as long as the search."""
+    from stssl.search import clusters, jobs
+
+    if isinstance(there, clusters.KubeRay):
+        with tempfile.TemporaryDirectory() as folder:
+            jobs.pack(Path(folder), config)
+            manifests = there.manifests(Path(folder), [*arguments, "--address", "auto"], config.name)
+        if dry_run:
+            print(manifests)
+            return
+        there.submit(manifests, _say)
+    else:
+        beside = Path("runs", config.name).resolve() if is_uri(run) else Path(run)  # where all nodes see it
+        package = beside.with_name(f"{beside.name}-{datetime.now():%Y%m%d-%H%M%S}.job")
+        if dry_run:
+            _say(f"sbatch --chdir={package} {there.path} {' '.join(arguments)}")
+            return
+        jobs.pack(package, config)
+        there.submit(package, arguments, _say)
+    _say(f"  python launch.py status {run}      the trials as a table, from anywhere that sees the folder")
+
+
+def _logs(queue: Jobs, job: str) -> str:
+    return f"ray job logs --follow --address {queue.address} {job}"
+
+
+def _what_next(queue: Jobs, job: str, run: str) -> None:
+    _say(f"  {_logs(queue, job)}      what it prints")
+    _say(f"  python launch.py status {run}      the trials as a table, from anywhere that sees the folder")
+    _say(f"  python launch.py stop {run}      stop it; submitted again it goes on")

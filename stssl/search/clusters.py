@@ -1,23 +1,37 @@
-"""The YAML of a cluster: what it says, whether it is right, and how to get to its jobs server."""
+"""The file of a cluster: what kind it is, whether it is right, and how a search gets there.
+
+Three kinds, told apart by their content: a file of Ray's cluster launcher, whose jobs server takes the search; a RayJob for
+KubeRay, and a batch script for Slurm, which bring a cluster along for one search.
+"""
 
 from __future__ import annotations
 
+import base64
+import copy
+import io
+import logging
 import os
 import re
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from stssl.config import read_yaml
 from stssl.errors import ConfigError, RunError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 START_SECONDS = 120.0
+BLANK = "FILL_IN"
+_RAY = (sys.executable, "-m", "ray.scripts.scripts")
+Say = Callable[[str], Any]
 
 
 class Launcher:
@@ -25,6 +39,7 @@ class Launcher:
 
     Args:
         path: The file.
+        data: What it says.
 
     Attributes:
         local: It describes this machine, where its commands are run without ssh.
@@ -34,9 +49,8 @@ class Launcher:
         ConfigError: Ray would not take it; names the key.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.config = _validated(path)
+    def __init__(self, path: Path, data: dict[str, Any]) -> None:
+        self.path, self.config = path, _validated(path, data)
         provider = self.config["provider"]
         self.local = provider.get("type") == "local" and provider.get("head_ip") in LOOPBACK
         start = " ".join(self.config.get("head_start_ray_commands", []))
@@ -44,7 +58,7 @@ class Launcher:
         self.port = int(found.group(1)) if found else 8265
 
     @contextmanager
-    def reach(self, say: Callable[[str], Any]) -> Iterator[str]:
+    def reach(self, say: Say) -> Iterator[str]:
         """Start the cluster if it does not run yet, and yield the address of its jobs server.
 
         Args:
@@ -60,85 +74,222 @@ class Launcher:
                 self._start_here()
             yield address
             return
-        say(f"ray up {self.path} (what it prints follows)")
-        if subprocess.run([*_RAY, "up", "--yes", "--no-restart", str(self.path)], check=False).returncode:
-            raise RunError(f"{self.path}: the cluster did not come up; what `ray up` printed says why")
         if _open(self.port):
             raise RunError(
                 f"{self.path}: port {self.port} of this machine, through which the cluster's jobs server is to be reached, is "
-                f"taken; stop what listens there, or open a tunnel yourself and submit with --address"
+                "taken; stop what listens there, or open a tunnel yourself and submit with --address"
             )
+        _call([*_RAY, "get-auth-token", "--generate"], str(self.path), quiet=True)
+        say(f"ray up {self.path}; what it prints follows")
+        _call([*_RAY, "up", "--yes", "--no-restart", str(self.path)], str(self.path))
         tunnel = subprocess.Popen(
             [*_RAY, "dashboard", "--port", str(self.port), "--remote-port", str(self.port), str(self.path)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C ends the log, and the tunnel after it
+            start_new_session=True,  # Ctrl-C ends the log first, then the tunnel
         )
         try:
             _wait_open(self.port, str(self.path), tunnel)
             yield address
         finally:
             tunnel.terminate()
+            tunnel.wait()
 
     def _start_here(self) -> None:
         # `ray` is the one of this environment, which need not be activated
         environment = os.environ | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
         for command in self.config["head_start_ray_commands"]:
-            done = subprocess.run(
-                ["bash", "-c", command],
-                env=environment,
-                capture_output=True,
-                text=True,
-                stdin=subprocess.DEVNULL,
-                check=False,
-            )
-            if done.returncode:
-                reason = (done.stderr.strip() or done.stdout.strip()).splitlines()
-                raise RunError(f"{self.path}: Ray did not start: {reason[-1] if reason else command}")
+            _call(["bash", "-c", command], str(self.path), quiet=True, environment=environment)
         _wait_open(self.port, str(self.path))
 
-    def most_nodes(self) -> list[dict[str, float]]:
-        """Resources of every node that the cluster may grow to, as far as the file names them."""
-        types = self.config.get("available_node_types", {})
-        nodes = []
-        for name, kind in types.items():
-            count = 1 if name == self.config.get("head_node_type") else kind.get("max_workers", 0)
-            nodes += [dict(kind.get("resources", {}))] * min(count, self.config.get("max_workers", 0) + 1)
-        return nodes
+    @property
+    def nodes(self) -> list[dict[str, float]]:
+        """Resources of each kind of node that the cluster may grow to, as far as the file names them."""
+        kinds = self.config.get("available_node_types", {}).values()
+        return [dict(kind["resources"]) for kind in kinds if kind.get("resources") and kind.get("max_workers") != 0]
 
 
-_RAY = (sys.executable, "-m", "ray.scripts.scripts")
+class KubeRay:
+    """A RayJob for the KubeRay operator.
+
+    Args:
+        path: The file.
+        data: What it says.
+
+    Raises:
+        ConfigError: A part that is filled in here is missing; names it.
+    """
+
+    local = False
+
+    def __init__(self, path: Path, data: dict[str, Any]) -> None:
+        self.path, self.data = path, data
+        for keys in (("spec", "rayClusterSpec"), ("spec", "submitterPodTemplate", "spec", "volumes"), ("metadata",)):
+            part: Any = data
+            for key in keys:
+                part = part.get(key) if isinstance(part, dict) else None
+            if not part:
+                raise ConfigError(f"{path}: {'.'.join(keys)}: missing; cluster/kuberay.yaml has it")
+
+    def manifests(self, package: Path, arguments: Sequence[str], name: str) -> str:
+        """What is to be applied: a ConfigMap with the package, and the RayJob, as YAML.
+
+        Args:
+            package: The folder with code and space.
+            arguments: Of `launch.py`.
+            name: Of the search; with the time that of both.
+
+        Raises:
+            ConfigError: The package is more than a ConfigMap holds.
+        """
+        full = re.sub(r"[^a-z0-9-]+", "-", f"{name}-{time.strftime('%Y%m%d-%H%M%S')}".lower()).strip("-")
+        content = base64.b64encode(_zipped(package)).decode()
+        if len(content) > 1_000_000:
+            raise ConfigError(f"{self.path}: code and space take {len(content)} bytes, and a ConfigMap holds a million")
+        job = copy.deepcopy(self.data)
+        metadata = job["metadata"]
+        metadata["name"] = full
+        about = {"name": full} | ({"namespace": metadata["namespace"]} if "namespace" in metadata else {})
+        spec = job["spec"]
+        spec["entrypoint"] = " ".join(["python launch.py", *arguments])
+        spec["runtimeEnvYAML"] = yaml.safe_dump({"working_dir": "/package/stssl.zip"})
+        for volume in spec["submitterPodTemplate"]["spec"]["volumes"]:
+            if "configMap" in volume:
+                volume["configMap"]["name"] = full
+        map_ = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": about, "binaryData": {"stssl.zip": content}}
+        return yaml.safe_dump_all([map_, job], sort_keys=False)
+
+    def submit(self, manifests: str, say: Say) -> None:
+        """Apply them.
+
+        Raises:
+            RunError: kubectl is missing or refuses.
+        """
+        _call(["kubectl", "apply", "--filename", "-"], str(self.path), text=manifests)
+        name = yaml.safe_load(manifests.rpartition("\n---\n")[2])["metadata"]["name"]
+        say(f"  kubectl get rayjob {name}      its state")
+        say(f"  kubectl logs --follow job/{name}      what the driver prints")
+        say(f"  kubectl delete rayjob/{name} configmap/{name}      stop it; submitted again it goes on")
 
 
-def read(path: Path) -> Launcher:
+class Slurm:
+    """A batch script for Slurm.
+
+    Args:
+        path: The file.
+    """
+
+    local = False
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def submit(self, package: Path, arguments: Sequence[str], say: Say) -> None:
+        """Hand the script to sbatch, to run in the package's folder.
+
+        Raises:
+            RunError: sbatch is missing or refuses.
+        """
+        log = package / "slurm-%j.log"
+        command = ["sbatch", f"--chdir={package}", f"--output={log}", str(self.path.resolve()), *arguments]
+        said = _call(command, str(self.path), quiet=True).strip()
+        job = said.split()[-1] if said else "JOB"
+        say(said)
+        say(f"  squeue --jobs={job}      its state")
+        say(f"  tail -F {package}/slurm-{job}.log      what the driver prints")
+        say(f"  scancel --signal=TERM --batch {job}      stop it; submitted again it goes on")
+
+
+def read(path: Path) -> Launcher | KubeRay | Slurm:
     """The cluster that a file describes.
 
     Raises:
         ConfigError: It describes none, or not rightly.
     """
-    return Launcher(path)
-
-
-def _validated(path: Path) -> dict[str, Any]:
-    """The file as Ray completes it: Ray's own check, told in one sentence."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--cluster {path}: cannot be read: {error}") from None
+    for number, line in enumerate(text.splitlines(), start=1):
+        if BLANK in line.partition("#")[0]:
+            raise ConfigError(f"{path}, line {number}: {BLANK} is still to be filled in: {line.strip()}")
+    if re.search(r"^#SBATCH\b", text, re.MULTILINE):
+        return Slurm(path)
     data = read_yaml(path)
-    if not isinstance(data.get("provider"), dict) or "cluster_name" not in data:
-        raise ConfigError(f"{path}: describes no cluster (no cluster_name, or no provider); cluster/ has examples")
+    if data.get("kind") == "RayJob":
+        return KubeRay(path, data)
+    if isinstance(data.get("provider"), dict) and "cluster_name" in data:
+        return Launcher(path, data)
+    raise ConfigError(
+        f"{path}: describes no cluster: neither Ray's launcher (cluster_name, provider), nor a RayJob (kind), nor a script for "
+        "Slurm (#SBATCH); cluster/ has examples of each"
+    )
+
+
+def _validated(path: Path, data: dict[str, Any]) -> dict[str, Any]:
+    """The file as Ray completes it: Ray's own check, told in one sentence."""
     from jsonschema import ValidationError  # type: ignore[import-untyped]
     from ray.autoscaler._private.util import prepare_config, validate_config
 
+    logging.getLogger("ray.autoscaler").setLevel(logging.WARNING)
     try:
-        config: dict[str, Any] = prepare_config(data)
+        config: dict[str, Any] = prepare_config(copy.deepcopy(data))
         validate_config(config)
     except ValidationError as error:
-        key = ".".join(str(part) for part in error.absolute_path) or "the file"
-        raise ConfigError(f"{path}: {key}: {error.message.splitlines()[0]}") from None
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
-        raise ConfigError(
-            f"{path}: Ray does not take it: {str(error).splitlines()[0] if str(error) else error!r}"
-        ) from None
+        key = ".".join(str(part) for part in error.absolute_path)
+        raise ConfigError(f"{path}: {f'{key}: ' if key else ''}{error.message.splitlines()[0]}") from None
+    except Exception as error:  # Ray stumbles over what it does not expect in many ways
+        reason = str(error).splitlines()[0] if str(error) else ""
+        raise ConfigError(f"{path}: Ray does not take it: {type(error).__name__}: {reason}") from None
+    kinds = config.get("available_node_types", {})
+    most = config.get("max_workers", 0)
+    for name, kind in kinds.items():
+        if kind.get("max_workers", 0) > most:
+            raise ConfigError(
+                f"{path}: available_node_types.{name}.max_workers: {kind['max_workers']} is above max_workers {most} of the whole"
+            )
     return config
+
+
+def _zipped(folder: Path) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                archive.write(path, path.relative_to(folder))
+    return buffer.getvalue()
+
+
+def _call(
+    command: list[str],
+    source: str,
+    quiet: bool = False,
+    text: str | None = None,
+    environment: dict[str, str] | None = None,
+) -> str:
+    """Run a program; what it prints is for the user to see, or returned.
+
+    Raises:
+        RunError: It is not there, or fails.
+    """
+    shown = " ".join(part for part in command if part != sys.executable)[:200]
+    try:
+        done = subprocess.run(
+            command,
+            env=environment,
+            input=text,
+            stdin=None if text is not None else subprocess.DEVNULL,
+            capture_output=quiet,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise RunError(f"{source}: `{command[0]}` is not on this machine, and is needed to submit there") from None
+    if done.returncode:
+        said = ((done.stderr or "").strip() or (done.stdout or "").strip()).splitlines()
+        raise RunError(f"{source}: `{shown}` failed{': ' + said[-1] if said else ''}")
+    return done.stdout or ""
 
 
 def _open(port: int) -> bool:

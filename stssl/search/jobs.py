@@ -40,9 +40,12 @@ def authenticate() -> None:
 
 
 def pack(folder: Path, config: SearchConfig | None) -> None:
-    """Put into a folder what a job needs: this package, a script that starts it, and the search with all it refers to."""
+    """Put into a folder what a job needs: this package, a script that starts it, and the search with all it refers to.
+
+    Left out are the tables of public patches, which only `prepare` reads.
+    """
     package = Path(stssl.__file__).parent
-    shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__", ".*", "*.parquet"))
     write_text(folder / "launch.py", _LAUNCH)
     if config is not None:
         write_text(folder / SPACE, dump_yaml(config.dump()))

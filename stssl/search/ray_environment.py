@@ -11,12 +11,15 @@ def prepare(address: str | None) -> None:
 
     Args:
         address: Of a running cluster, whose owner decides on authentication; None for a cluster of our own, which
-            listens behind a token that lives in the environment alone (Ray would leave one in the home
+            listens on loopback, behind a token that lives in the environment alone (Ray would leave one in the home
             directory, and that file would change how the user's later clusters start).
     """
     if address is None:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # Ray reads it but once in a process
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = (
+            "0"  # on any system: "one machine only", all binds to loopback
+        )
     defaults = {
         "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0: Ray prints nothing, our own line does
         "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C reaches us at once; the ledger is always whole

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -202,3 +204,24 @@ def finished(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     done = launch("search", space, "--out", folder / "run", "--cpus", "1")
     assert done.returncode == 0, done.stderr
     return folder / "run", done.stdout + done.stderr
+
+
+def exposed(pids: Iterable[int]) -> list[str]:
+    """Addresses beyond loopback at which processes listen, as `PID ADDRESS:PORT`."""
+    listening = {}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A":
+                listening[f"socket:[{fields[9]}]"] = fields[1]
+    # as the kernel writes them: 127.x.x.x, ::1, and 127.x.x.x in IPv6
+    loopback = re.compile(r"[0-9A-F]{6}7F:|0{24}01000000:|0{16}FFFF0000[0-9A-F]{6}7F:")
+    found = []
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for handle in os.scandir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(OSError):
+                    address = listening.get(os.readlink(handle.path))
+                    if address and not loopback.match(address):
+                        found.append(f"{pid} {address}")
+    return found

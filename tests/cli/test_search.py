@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from stssl.cli.app import main
-from tests.cli.conftest import ROOT, events, launch, recipe_of, search_of, trials_of, wait_for
+from tests.cli.conftest import ROOT, events, exposed, launch, processes, recipe_of, search_of, trials_of, wait_for
 
 
 def test_search_runs_to_its_end(finished: tuple[Path, str]) -> None:
@@ -178,6 +178,8 @@ def test_failures_are_recorded_and_the_search_goes_on(shards: Path, write: Calla
     ]
     process = launch("search", write(config), "--out", run, "--cpus", "1", wait=False)
     wait_for(run, lambda log: any(e["event"] == "created" for e in log), process)
+    family = processes(process.pid)
+    assert any("/gcs_server" in name for name in family.values()) and not exposed([process.pid, *family])
     (run / "trials").mkdir(exist_ok=True)
     (run / "trials" / "t0005").write_text("a file where the trial wants its folder")
     out, err = process.communicate(timeout=200)
@@ -307,4 +309,3 @@ sys.exit(main(["search", {str(write(search_of(shards)))!r}, "--out", {str(run)!r
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=200)
     assert done.returncode == 2 and "No space left on device" in done.stderr and "Traceback" not in done.stderr
-    assert launch("resume", run).returncode == 0
