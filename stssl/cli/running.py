@@ -17,9 +17,10 @@ from stssl.storage import Folder
 
 if TYPE_CHECKING:
     from stssl.data.dataset import Dataset
-    from stssl.search.config import ResourceConfig
+    from stssl.search.config import SearchConfig
     from stssl.search.space import Space
     from stssl.search.study import Study
+    from stssl.training.recipe import Recipe
 
 
 PATIENCE_SECONDS = 600.0  # for a bucket that does not answer
@@ -29,7 +30,7 @@ def run(
     folder: Folder,
     address: str | None,
     cpus: int | None,
-    resources: ResourceConfig,
+    config: SearchConfig,
     create: Callable[[], None] | None = None,
     checked: tuple[Space, Dataset] | None = None,
 ) -> None:
@@ -39,7 +40,7 @@ def run(
         folder: The run folder.
         address: Of a running cluster; None starts one on this machine.
         cpus: How many CPUs that has.
-        resources: What a trial takes.
+        config: The search.
         create: Makes the folder of a new search, once it is known that there is a cluster on which a trial fits.
         checked: What `checks.check` has said of it already.
     """
@@ -52,13 +53,15 @@ def run(
     from stssl.search.ledger import opened
     from stssl.search.study import Study
 
-    def connect() -> None:
+    def connect(dataset: Dataset) -> None:
         stack.enter_context(cluster.connected(address, cpus))
-        cluster.check_resources(resources)
+        cluster.check_resources(config.resources)
+        if address is not None:
+            look_at_nodes(config, dataset, folder)
 
     with _interruptible(folder), ExitStack() as stack:
-        if create is not None:
-            connect()
+        if create is not None and checked is not None:
+            connect(checked[1])
             create()
         config, manifest = run_folder.load(folder)
         with located(folder.show(run_folder.CONFIG)):
@@ -70,13 +73,44 @@ def run(
             _begin(study, manifest, folder)
             if study.work_left():
                 if create is None:
-                    connect()
-                _drive(study, folder, ahead=0 if address is None else 1)
+                    connect(dataset)
+                _drive(study, folder, grows=address is not None)
             _finish(folder, study, manifest, dataset)
         tell(folder, study)
         if study.state.winner is None:
             errors.print("[bold red]failed:[/] no replicate ran to its end, so there is nothing to export")
             raise typer.Exit(1)
+
+
+def look_at_nodes(config: SearchConfig, dataset: Dataset, folder: Folder) -> None:
+    """Preflight: every node of a cluster is asked what it can do, before anything is trained there."""
+    from stssl.search import preflight
+
+    nodes = preflight.check(config.recipe["data"]["shards"], folder, dataset.store.card)
+    out.print(f"cluster: {', '.join(preflight.lines(nodes))}: each reads the shards and writes the run folder")
+
+
+def timed(config: SearchConfig, recipe: Recipe, dataset: Dataset, folder: Folder, address: str | None) -> float | None:
+    """Seconds that a step of a recipe takes where trials will run; None if a trial does not fit there now.
+
+    Nothing is started for it: no Ray without an address, and no node on a cluster that could grow.
+    """
+    from stssl.search import cost, ray_environment
+
+    if address is None:
+        import torch
+
+        if config.resources.gpus and not torch.cuda.is_available():
+            return None
+        torch.set_num_threads(config.resources.cpus)
+        return cost.seconds_per_step(recipe, dataset, "cuda" if config.resources.gpus else "cpu")
+    ray_environment.prepare(address)
+    from stssl.search import cluster, preflight
+
+    with cluster.connected(address):
+        cluster.check_resources(config.resources)
+        look_at_nodes(config, dataset, folder)
+        return preflight.timed_on_a_node(config, recipe.dump())
 
 
 @contextmanager
@@ -123,7 +157,7 @@ def _begin(study: Study, manifest: dict[str, Any], folder: Folder) -> None:
     study.begin()
 
 
-def _drive(study: Study, folder: Folder, ahead: int) -> None:
+def _drive(study: Study, folder: Folder, grows: bool) -> None:
     """Run the trials. The first Ctrl-C lets those that run go on to their next evaluation, the second stops at once."""
     from stssl.cli.live import Live
     from stssl.search import cluster, driver
@@ -136,7 +170,7 @@ def _drive(study: Study, folder: Folder, ahead: int) -> None:
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with Live(cluster.capacity(study.config.resources)) as live:
-            driver.run(study, folder, live, ahead)
+            driver.run(study, folder, live, grows)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

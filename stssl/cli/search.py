@@ -15,7 +15,9 @@ from stssl.errors import ConfigError
 from stssl.storage import Folder
 
 if TYPE_CHECKING:
+    from stssl.data.dataset import Dataset
     from stssl.search.config import SearchConfig
+    from stssl.search.space import Space
 
 Address = Annotated[str | None, typer.Option(help="Of a running Ray cluster. [default: start one on this machine]")]
 Cpus = Annotated[int | None, typer.Option(min=1, help="How many CPUs to use on this machine. [default: all]")]
@@ -54,18 +56,11 @@ def search(
     ladder = config.ladder
     if dry_run:
         out.print(cfg.dump_yaml(config.dump()), end="", markup=False)
-        r, need = config.resources, disk.need(config, dataset, 1)
-        out.print(
-            f"\n# images: {dataset.split.sizes()}\n# {config.trials} trials, rungs at steps {', '.join(map(str, ladder))}; then "
-            f"the base recipe and the {config.replicates.top} best x {config.replicates.seeds} replicates\n"
-            f"# a trial takes {r.cpus} CPU(s) and {r.gpus:g} GPU(s)\n# weights take up to about {need.most / 1e9:.2g} GB\n"
-            f"# run folder: {run}",
-            markup=False,
-        )
+        _tell_plan(config, space, dataset, run, address)
         return
     if go_on and run_folder.exists(run):
         run_folder.check_unchanged(config, run_folder.load(run)[1])
-        running.run(run, address, cpus, config.resources)
+        running.run(run, address, cpus, config)
         return
     run_folder.check_free(run)
 
@@ -82,7 +77,36 @@ def search(
         )
 
     note_absent(recipe, dataset)
-    running.run(run, address, cpus, config.resources, create, (space, dataset))
+    running.run(run, address, cpus, config, create, (space, dataset))
+
+
+def _tell_plan(config: SearchConfig, space: Space, dataset: Dataset, run: Folder, address: str | None) -> None:
+    """What `--dry-run` adds: the trials, the nodes if there are any to ask, and what all will cost."""
+    from stssl.search import cost, disk
+
+    ladder, r, need = config.ladder, config.resources, disk.need(config, dataset, 1)
+    others = "".join(f", {amount:g} {name}" for name, amount in r.custom.items())
+    out.print(
+        f"\n# images: {dataset.split.sizes()}\n# {config.trials} trials, rungs at steps {', '.join(map(str, ladder))}; then "
+        f"the base recipe and the {config.replicates.top} best x {config.replicates.seeds} replicates\n"
+        f"# a trial takes {r.cpus} CPU(s) and {r.gpus:g} GPU(s){others}\n# weights take up to about {need.most / 1e9:.2g} GB\n"
+        f"# run folder: {run}",
+        markup=False,
+    )
+    expected = cost.expected(config)
+    all_steps = expected.steps + expected.replicates
+    plan = f"# about {expected.steps:,.0f} training steps for the trials and up to {expected.replicates:,} for the replicates"
+    recipe = space.recipe(space.base_point())
+    seconds = running.timed(config, recipe, dataset, run, address)
+    if seconds is None:
+        out.print(f"{plan}; a step cannot be timed here, where a trial does not fit", markup=False)
+        return
+    unit = "GPU hours" if r.gpus else "hours of training"
+    hours = r.cost(all_steps * seconds) / 3600
+    out.print(
+        f"{plan}\n# at {seconds:.3g} s a step of the base recipe, timed just now: about {hours:.2g} {unit}",
+        markup=False,
+    )
 
 
 def absolute_paths(config: SearchConfig) -> SearchConfig:
@@ -109,7 +133,7 @@ def resume(folder: RunFolder, address: Address = None, cpus: Cpus = None) -> Non
     run = Folder(folder, running.PATIENCE_SECONDS)
     config, manifest = run_folder.load(run)
     run_folder.check_unchanged(config, manifest)
-    running.run(run, address, cpus, config.resources)
+    running.run(run, address, cpus, config)
 
 
 def extend(
@@ -171,7 +195,7 @@ def extend(
             return
         run_folder.extend(run, config, manifest, changes)
         ledger.append("extended", changes={key: list(pair) for key, pair in changes.items()})
-    running.run(run, address, cpus, config.resources)
+    running.run(run, address, cpus, config)
 
 
 def stop(

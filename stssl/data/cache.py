@@ -61,6 +61,22 @@ def unpack(folder: Folder, card: Card, home: Path) -> Path:
     return entry
 
 
+def check_room(card: Card, home: Path) -> None:
+    """Refuse a data set that is not unpacked on this machine and would not fit.
+
+    Raises:
+        DataError: The disk, or what the user allows, is too small, or cannot be written.
+        ConfigError: $STSSL_CACHE_LIMIT_GB is no number.
+    """
+    if _is_whole(home / card.fingerprint, card, look_inside=False):
+        return
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{home}: the cache cannot be written: {error}; set STSSL_CACHE to another folder") from None
+    _check_room(card, home)
+
+
 def _is_whole(entry: Path, card: Card, look_inside: bool) -> bool:
     """Whether a cache entry is there, complete and unchanged.
 

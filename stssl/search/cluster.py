@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
+import yaml
 
 from stssl.errors import ConfigError, RunError
 from stssl.search.config import ResourceConfig
+
+GROWTH = "STSSL_CLUSTER_GROWTH"  # [[count, {resource: amount}], ...] in a job's environment
 
 
 @contextmanager
@@ -69,28 +75,69 @@ def _check_address(address: str) -> None:
         raise RunError(f"--address {address}: no Ray cluster answers there: {error}") from None
 
 
+def growth() -> list[tuple[int, dict[str, float]]]:
+    """To how many nodes of each kind the cluster may grow, as far as this machine can know: count and resources.
+
+    What `submit` read in the cluster's file, or what `ray up` left on the head node.
+    """
+    if GROWTH in os.environ:
+        return [(int(count), dict(have)) for count, have in json.loads(os.environ[GROWTH])]
+    try:
+        data = yaml.safe_load((Path.home() / "ray_bootstrap_config.yaml").read_text(encoding="utf-8"))
+        kinds = data["available_node_types"].values()
+        return [(int(k.get("max_workers", 0)), dict(k.get("resources") or {})) for k in kinds]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+        return []
+
+
+def _alive() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def fitting(resources: ResourceConfig, have: dict[str, float]) -> int:
+    """How many trials fit on a node at a time."""
+    asked = {"CPU": float(resources.cpus), "GPU": resources.gpus, **resources.custom}
+
+    def times(name: str, amount: float) -> int:
+        there = have.get(name, 0)
+        if name == "GPU" and amount < 1:  # a share lies on one of them: of 0.4, two fit on each
+            return int(there) * int(1 / amount + 1e-9)
+        return int(there / amount + 1e-9)
+
+    return min(times(name, amount) for name, amount in asked.items() if amount)
+
+
 def check_resources(resources: ResourceConfig) -> None:
     """Refuse a trial that fits on no node, which Ray would wait for for ever.
 
     Raises:
         ConfigError: Names what is asked for and the largest node.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if not any(n.get("CPU", 0) >= resources.cpus and n.get("GPU", 0) >= resources.gpus for n in nodes):
+    nodes = _alive() + [have for count, have in growth() if count]
+    if not any(fitting(resources, have) for have in nodes):
         most = max(nodes, key=lambda n: (n.get("GPU", 0), n.get("CPU", 0)))
+        asked = [
+            f"{resources.cpus} CPUs",
+            f"{resources.gpus:g} GPUs",
+            *(f"{v:g} {k}" for k, v in resources.custom.items()),
+        ]
+        has = [f"{most.get('CPU', 0):g} CPUs", f"{most.get('GPU', 0):g} GPUs"]
+        has += [f"{most.get(k, 0):g} {k}" for k in resources.custom]
         raise ConfigError(
-            f"resources: a trial asks for {resources.cpus} CPUs and {resources.gpus:g} GPUs, but the largest node has "
-            f"{most.get('CPU', 0):g} CPUs and {most.get('GPU', 0):g} GPUs; lower resources.cpus or resources.gpus"
+            f"resources: a trial asks for {_listed(asked)}, but the largest node has {_listed(has)}; "
+            "lower what is asked for in resources"
         )
+
+
+def _listed(parts: list[str]) -> str:
+    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else parts[0]
 
 
 def capacity(resources: ResourceConfig) -> int:
     """How many trials run at a time."""
-    count = 0
-    for node in ray.nodes():
-        have = node["Resources"] if node["Alive"] else {}
-        fits = int(have.get("CPU", 0) // resources.cpus)
-        if resources.gpus:
-            fits = min(fits, int(have.get("GPU", 0) / resources.gpus + 1e-9))
-        count += fits
-    return max(1, count)
+    return max(1, sum(fitting(resources, have) for have in _alive()))
+
+
+def most_capacity(resources: ResourceConfig) -> int:
+    """How many trials would run at a time on the cluster as large as it may grow."""
+    return max(capacity(resources), sum(count * fitting(resources, have) for count, have in growth()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -39,7 +39,8 @@ class ResourceConfig(cfg.Config):
 
     Attributes:
         cpus: Threads of its training.
-        gpus: A part of one, or several.
+        gpus: A part of one, whose memory is then divided, or several.
+        custom: Ray's own resources, such as `{"accelerator_type:A100": 0.001}` or what `ray start --resources` gave a node.
         retries: How often it goes on after its worker, node or disk failed.
         code_retries: How often it goes on after it raised or hung; another time it is given up.
         hang_minutes: A training step or an evaluation that takes longer hangs.
@@ -47,6 +48,7 @@ class ResourceConfig(cfg.Config):
 
     cpus: int = Field(1, ge=1)
     gpus: float = Field(0, ge=0)
+    custom: dict[str, Annotated[float, Field(gt=0)]] = {}
     retries: int = Field(2, ge=0)
     code_retries: int = Field(0, ge=0)
     hang_minutes: float = Field(60, gt=0, le=60 * 24 * 30)

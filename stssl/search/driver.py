@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -37,18 +38,25 @@ class _Searcher(Searcher):
     under way, and who comes first after a dead worker or a new driver would be another one than in an undisturbed search.
 
     Args:
-        ahead: So many trials may wait in Ray's queue all the same.
+        grows: The cluster may grow, which it does for trials that wait: so many are handed out as may run one day.
     """
 
-    def __init__(self, study: Study, run: Folder, ahead: int) -> None:
+    def __init__(self, study: Study, run: Folder, grows: bool) -> None:
         super().__init__()
-        self.study, self.run, self.ahead = study, run, ahead
-        self.capacity = cluster.capacity(study.config.resources)
+        self.study, self.run, self.grows = study, run, grows
+        self.look()
         self._open: set[str] = set()  # Ray's trials that wait or run
+
+    def look(self) -> None:
+        """See how many trials may be in Ray's hands."""
+        resources = self.study.config.resources
+        self.limit = cluster.capacity(resources)
+        if self.grows:
+            self.limit = max(self.limit + 1, cluster.most_capacity(resources))
 
     def suggest(self, trial_id: str) -> Any:
         resources = self.study.config.resources
-        if not self.study.stopping and len(self._open) >= self.capacity + self.ahead:
+        if not self.study.stopping and len(self._open) >= self.limit:
             return None
         job = self.study.next()
         if job is Next.DONE:
@@ -184,7 +192,7 @@ class _Ticker(tune.Callback):
                 "Ray's last node has died (killed, or out of memory?); every trial is kept. Go on with: "
                 f"python launch.py resume {self.run}"
             )
-        self.searcher.capacity = cluster.capacity(self.study.config.resources)
+        self.searcher.look()
 
     def __reduce__(self) -> Any:
         return (tune.Callback, ())
@@ -194,7 +202,7 @@ def run(
     study: Study,
     folder: Folder | Path,
     observer: Observer = lambda study: None,
-    ahead: int = 0,
+    grows: bool = False,
     trainable: type[tune.Trainable] = RecipeTrial,
 ) -> None:
     """Run a study until nothing is left to run, or until it is stopping. Needs a cluster.
@@ -203,7 +211,7 @@ def run(
         study: A new one, or one rebuilt from its ledger.
         folder: The run folder.
         observer: Called at every turn of Ray's loop.
-        ahead: So many trials wait in Ray's queue, by which a cluster that can grow sees that it should.
+        grows: The cluster is not ours, and may grow.
         trainable: What runs a job; another one than RecipeTrial is for measuring the driver itself.
 
     Raises:
@@ -218,8 +226,9 @@ def run(
     logs.mkdir(exist_ok=True)
     scheduler = _Scheduler(study, folder)
     scheduler.delete_losers()  # a driver may have died between a decision and its consequence
-    searcher = _Searcher(study, folder, ahead)
-    placed = tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus})
+    searcher = _Searcher(study, folder, grows)
+    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "1000")  # the searcher itself holds back
+    placed = tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus, **resources.custom})
     tuner = tune.Tuner(
         placed,
         tune_config=tune.TuneConfig(

@@ -1,0 +1,158 @@
+"""Searches on clusters of several real raylets on this machine: submitted, drained, killed node by node, their head lost."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stssl.search.state import SearchState
+from tests.cli.conftest import ROOT, events, inject, search_of, wait_for
+from tests.cli.raylets import Raylets
+
+pytestmark = pytest.mark.soak
+
+# Slows down what a node may be killed in: training, and the saving of a checkpoint before it takes its place.
+SLOW = """
+def _slow(self, *arguments, original=Trainer.run_interval, **more):
+    time.sleep(0.2)
+    return original(self, *arguments, **more)
+Trainer.run_interval = _slow
+
+from stssl import files
+import os as system
+class Os:
+    def __getattr__(self, name):
+        return getattr(system, name)
+    def replace(self, source, target):
+        if "checkpoint.pt" in str(target):
+            time.sleep(0.2)
+        system.replace(source, target)
+files.os = Os()
+"""
+
+
+@pytest.fixture
+def raylets(tmp_path: Path) -> Iterator[Raylets]:
+    cluster = Raylets(tmp_path / "raylets")
+    yield cluster
+    cluster.close()
+
+
+def start(cluster: Raylets, *arguments: Any, slow: Path | None = None) -> Any:
+    """Start `launch.py` where it can reach the cluster."""
+    more = {"PYTHONPATH": str(slow)} if slow else {}
+    return subprocess.Popen(
+        [sys.executable, ROOT / "launch.py", *map(str, arguments)],
+        env=os.environ | cluster.environment | more,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(process: Any, seconds: float = 200) -> tuple[str, str]:
+    out, err = process.communicate(timeout=seconds)
+    assert "Traceback" not in out + err, out + err
+    return out, err
+
+
+def check_whole(run: Path, before: list[bytes]) -> list[dict[str, Any]]:
+    """Nothing that was on record is gone, nothing is there twice, and the search has come to its end."""
+    ledger = (run / "ledger.jsonl").read_bytes()
+    assert all(ledger.startswith(part[: part.rfind(b"\n") + 1]) for part in before)
+    log = events(run)
+    results = Counter((e["trial"], e["step"]) for e in log if e["event"] == "result")
+    assert results and max(results.values()) == 1
+    state = SearchState.replay(log)
+    assert state.finished and state.winner is not None and not state.count("running") and not state.count("failed")
+    return log
+
+
+def test_submitted_and_submitted_again_when_the_head_was_lost(
+    shards: Path, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    run, space = tmp_path / "run", write(search_of(shards))
+    command = ["submit", space, "--out", run, "--python", sys.executable, "--address"]
+    first = Raylets(tmp_path / "first")
+    try:
+        first.add(num_cpus=1)
+        first.add(num_cpus=1)
+        out, err = ended(start(first, *command, first.jobs, "--dry-run"))
+        assert "cluster: 1 node with 0 CPUs, 0 GPUs, 2 nodes with 1 CPUs, 0 GPUs: each reads the shards" in out, (
+            out + err
+        )
+        assert "a step of the base recipe, timed just now" in out and not run.exists()
+        out, err = ended(start(first, *command, first.jobs))
+        assert f"python launch.py status {run}" in out, out + err
+        wait_for(run, lambda log: sum(e["event"] == "result" for e in log) >= 4, first)
+        out, err = ended(start(first, *command, first.jobs))
+        assert "is at work in" in err and "ray job logs --follow --address" in err
+        before = (run / "ledger.jsonl").read_bytes()
+    finally:
+        first.close()  # the head, its GCS, and the driver there
+    second = Raylets(tmp_path / "second")
+    try:
+        second.add(num_cpus=1)
+        out, err = ended(start(second, *command, second.jobs, "--follow"))
+        assert "What to type next" in out and "trials:" in out, out + err
+        check_whole(run, [before])
+        process = start(second, *command, second.jobs, "--follow", "--set", "trials=7")
+        out, err = ended(process)
+        assert process.returncode == 2 and "trials was 6" in out, out + err
+    finally:
+        second.close()
+
+
+@pytest.mark.timeout(900)
+def test_twenty_nodes_lost(raylets: Raylets, shards: Path, write: Callable[..., Path], tmp_path: Path) -> None:
+    run, slow = tmp_path / "run", inject(tmp_path / "slow", "stssl.training.trainer", SLOW)
+    config = search_of(shards, trials=12, resources={"retries": 99}, scheduler={"grace_steps": 4})
+    config["recipe"]["training"] |= {"steps": 36}
+    for _ in range(2):
+        raylets.add(num_cpus=1)
+    process = start(raylets, "search", write(config), "--out", run, "--address", raylets.address, slow=slow)
+    chance, seen, lost = random.Random(2), [], 0
+    while lost < 20:
+        count = len(events(run))
+        wait_for(run, lambda log, count=count: len(log) > count, process)  # type: ignore[misc]
+        time.sleep(chance.uniform(0, 0.5))
+        if process.poll() is not None:
+            break
+        seen.append((run / "ledger.jsonl").read_bytes())
+        raylets.kill(chance.choice(raylets.nodes))
+        lost += 1
+        raylets.add(num_cpus=1)
+    out, err = ended(process, 400)
+    assert lost == 20, "the search was over before the last loss"
+    assert process.returncode == 0, out + err
+    log = check_whole(run, seen)
+    assert len({e["trial"] for e in log if e["event"] == "lost"}) > 1
+
+
+def test_a_node_that_is_drained_with_notice(
+    raylets: Raylets, shards: Path, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    """As a spot node is: what runs there has some seconds, nothing new comes, and nothing counts as a fault."""
+    run, slow = tmp_path / "run", inject(tmp_path / "slow", "stssl.training.trainer", SLOW)
+    config = search_of(shards, resources={"retries": 0})
+    config["recipe"]["training"] |= {"steps": 27}
+    spot, _ = raylets.add(num_cpus=1), raylets.add(num_cpus=1)
+    process = start(raylets, "search", write(config), "--out", run, "--address", raylets.address, slow=slow)
+    wait_for(run, lambda log: sum(e["event"] == "result" for e in log) >= 3, process)
+    raylets.drain(spot, seconds=3)
+    time.sleep(4)
+    raylets.kill(spot)
+    out, err = ended(process)
+    assert process.returncode == 0, out + err
+    log = check_whole(run, [])
+    assert sum(e["event"] == "lost" for e in log) <= 1
