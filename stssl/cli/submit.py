@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -64,9 +65,9 @@ def submit(
         _hand_over(there, config, arguments, run, dry_run)
         return
     if dry_run and there is not None and not here:
-        kinds = "; ".join(", ".join(f"{k} {v}" for k, v in node.items()) for node in there.nodes)
+        kinds = "; ".join(f"{n} x {', '.join(f'{v} {k}' for k, v in have.items())}" for n, have in there.growth)
         _say(
-            f"ray up {cluster}      starts the cluster, which is not done now; its nodes have {kinds or 'what they have'}"
+            f"ray up {cluster}      starts the cluster, which is not done now; it may grow to {kinds or 'what it has'}"
         )
         _say(f"python launch.py {' '.join(arguments)}      then runs on its head node")
         return
@@ -74,7 +75,8 @@ def submit(
         if there is not None:
             address = stack.enter_context(there.reach(_say))
         python = sys.executable if here and python == "python" else python
-        _run_job(jobs.Jobs(str(address)), config, arguments, run, python, follow or dry_run)
+        grows = {clusters.GROWTH: json.dumps(there.growth)} if there is not None and there.growth else {}
+        _run_job(jobs.Jobs(str(address)), config, arguments, run, python, grows, follow or dry_run)
 
 
 def _checked(file: Path, set_: list[str]) -> SearchConfig:
@@ -99,10 +101,18 @@ def _say(text: str) -> None:
     out.print(text, markup=False)
 
 
-def _run_job(queue: Jobs, config: SearchConfig, arguments: list[str], run: str, python: str, follow: bool) -> None:
+def _run_job(
+    queue: Jobs,
+    config: SearchConfig,
+    arguments: list[str],
+    run: str,
+    python: str,
+    environment: dict[str, str],
+    follow: bool,
+) -> None:
     if job := queue.at_work(run):
         raise RunError(f"job {job} is at work in {run} already; see what it prints with: {_logs(queue, job)}")
-    job = queue.submit([*arguments, "--address", "auto"], config, run, config.name, python)
+    job = queue.submit([*arguments, "--address", "auto"], config, run, python, environment)
     _say(f"job {job}: the driver runs on the cluster; the run folder is {run}")
     if not follow:
         _what_next(queue, job, run)

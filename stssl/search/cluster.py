@@ -14,11 +14,11 @@ from typing import Any
 
 import ray
 import yaml
+from ray._private.state import state  # where Ray Tune itself looks for nodes that are drained
 
 from stssl.errors import ConfigError, RunError
+from stssl.search.clusters import GROWTH, Growth
 from stssl.search.config import ResourceConfig
-
-GROWTH = "STSSL_CLUSTER_GROWTH"  # [[count, {resource: amount}], ...] in a job's environment
 
 
 @contextmanager
@@ -75,7 +75,7 @@ def _check_address(address: str) -> None:
         raise RunError(f"--address {address}: no Ray cluster answers there: {error}") from None
 
 
-def growth() -> list[tuple[int, dict[str, float]]]:
+def growth() -> Growth:
     """To how many nodes of each kind the cluster may grow, as far as this machine can know: count and resources.
 
     What `submit` read in the cluster's file, or what `ray up` left on the head node.
@@ -131,6 +131,11 @@ def check_resources(resources: ResourceConfig) -> None:
 
 def _listed(parts: list[str]) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else parts[0]
+
+
+def draining() -> set[str]:
+    """Ids of nodes that the cloud has said it will take away; Ray places nothing more there."""
+    return set(state.get_draining_nodes())
 
 
 def capacity(resources: ResourceConfig) -> int:

@@ -7,8 +7,10 @@ KubeRay, and a batch script for Slurm, which bring a cluster along for one searc
 from __future__ import annotations
 
 import base64
+import contextlib
 import copy
 import io
+import json
 import logging
 import os
 import re
@@ -32,6 +34,8 @@ START_SECONDS = 120.0
 BLANK = "FILL_IN"
 _RAY = (sys.executable, "-m", "ray.scripts.scripts")
 Say = Callable[[str], Any]
+Growth = list[tuple[int, dict[str, float]]]
+GROWTH = "STSSL_CLUSTER_GROWTH"  # [[count, {resource: amount}], ...] in the environment of a search on a cluster
 
 
 class Launcher:
@@ -104,10 +108,11 @@ class Launcher:
         _wait_open(self.port, str(self.path))
 
     @property
-    def nodes(self) -> list[dict[str, float]]:
-        """Resources of each kind of node that the cluster may grow to, as far as the file names them."""
+    def growth(self) -> Growth:
+        """To how many nodes of each kind the cluster may grow, as far as the file names what they have."""
         kinds = self.config.get("available_node_types", {}).values()
-        return [dict(kind["resources"]) for kind in kinds if kind.get("resources") and kind.get("max_workers") != 0]
+        known = [(k.get("max_workers", 0), k["resources"]) for k in kinds if k.get("resources")]
+        return [(count, dict(have)) for count, have in known if count]
 
 
 class KubeRay:
@@ -153,12 +158,26 @@ class KubeRay:
         about = {"name": full} | ({"namespace": metadata["namespace"]} if "namespace" in metadata else {})
         spec = job["spec"]
         spec["entrypoint"] = " ".join(["python launch.py", *arguments])
-        spec["runtimeEnvYAML"] = yaml.safe_dump({"working_dir": "/package/stssl.zip"})
+        environment = {GROWTH: json.dumps(self.growth)}
+        spec["runtimeEnvYAML"] = yaml.safe_dump({"working_dir": "/package/stssl.zip", "env_vars": environment})
         for volume in spec["submitterPodTemplate"]["spec"]["volumes"]:
             if "configMap" in volume:
                 volume["configMap"]["name"] = full
         map_ = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": about, "binaryData": {"stssl.zip": content}}
         return yaml.safe_dump_all([map_, job], sort_keys=False)
+
+    @property
+    def growth(self) -> Growth:
+        """To how many pods of each group the cluster may grow: what they have at most."""
+        found = []
+        for group in self.data["spec"]["rayClusterSpec"].get("workerGroupSpecs", []):
+            limits: dict[str, Any] = {}
+            with contextlib.suppress(LookupError, TypeError):
+                limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+            cpus, gpus = str(limits.get("cpu", 0)), float(limits.get("nvidia.com/gpu", 0))
+            have = {"CPU": float(cpus.removesuffix("m")) / (1000 if cpus.endswith("m") else 1), "GPU": gpus}
+            found.append((int(group.get("maxReplicas", 0)), have))
+        return found
 
     def submit(self, manifests: str, say: Say) -> None:
         """Apply them.

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from stssl import config as cfg
 from stssl import lines
@@ -52,6 +52,13 @@ class ResourceConfig(cfg.Config):
     retries: int = Field(2, ge=0)
     code_retries: int = Field(0, ge=0)
     hang_minutes: float = Field(60, gt=0, le=60 * 24 * 30)
+
+    @field_validator("gpus")
+    @classmethod
+    def _whole_or_a_part(cls, gpus: float) -> float:
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError(f"a part of one GPU or a whole number of them, got {gpus:g}")
+        return gpus
 
     def cost(self, seconds: float) -> float:
         """What so many seconds of a trial cost: GPU seconds, or seconds where trials have no GPU."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from stssl.search.trial_folder import delete_weights, hung
 from stssl.storage import Folder
 
 Observer = Callable[[Study], None]
+RETIRED = "reset_config"  # in what Ray says of a worker that took no other trial, as it was to be replaced
 
 
 class _Searcher(Searcher):
@@ -97,6 +99,7 @@ class _Scheduler(FIFOScheduler):
         super().__init__()
         self.study, self.run = study, run
         self._gone: set[str] = set()  # trials whose weights are deleted
+        self.draining: set[str] = set()  # nodes that will be taken away
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         name, outcome = trial.config["trial"], json.loads(result["outcome"])
@@ -111,7 +114,11 @@ class _Scheduler(FIFOScheduler):
             decision = self.study.report(name, entry["step"], entry["seconds"], entry["validation"], entry["train"])
         if decision != "continue":
             self.delete_losers()
-        return self.CONTINUE if decision == "continue" and not self.study.stopping else self.STOP
+        if decision == "continue" and not self.study.stopping:
+            if result.get("node") not in self.draining:
+                return self.CONTINUE
+            self.study.give_back(name)
+        return self.STOP
 
     def delete_losers(self) -> None:
         """Weights that nobody will go on with make room; those of a promoted trial are there again."""
@@ -130,9 +137,13 @@ class _Scheduler(FIFOScheduler):
             minutes = self.study.config.resources.hang_minutes
             self.study.fail(name, "hung", f"nothing moved for {minutes:g} minutes (traceback: trials/{name}/error.txt)")
             return
+        if RETIRED in text:
+            self.study.give_back(name)
+            return
         out_of_memory = any(sign in text for sign in ("running low on memory", "OutOfMemory", "OUT_OF_MEMORY"))
         reason = "its worker used more memory than the node has" if out_of_memory else text.partition(" class_name:")[0]
-        self.study.lost(name, reason[:200], out_of_memory)
+        gone = re.search(r"its node (has died|was|is)\b", text)
+        self.study.lost(name, "its node is gone" if gone else reason[:200], out_of_memory, node=gone is not None)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         if not self.study.stopping:
@@ -163,7 +174,8 @@ def _name(trial: Trial) -> str:
 class _Ticker(tune.Callback):
     """Lets the observer look at every turn of Ray's loop, listens for `stop`, and watches the cluster."""
 
-    def __init__(self, searcher: _Searcher, observer: Observer) -> None:
+    def __init__(self, searcher: _Searcher, scheduler: _Scheduler, observer: Observer) -> None:
+        self.scheduler = scheduler
         self.searcher, self.study, self.run, self.observer = searcher, searcher.study, searcher.run, observer
         self._looked = time.monotonic()
 
@@ -193,6 +205,7 @@ class _Ticker(tune.Callback):
                 f"python launch.py resume {self.run}"
             )
         self.searcher.look()
+        self.scheduler.draining = cluster.draining()
 
     def __reduce__(self) -> Any:
         return (tune.Callback, ())
@@ -242,7 +255,7 @@ def run(
         run_config=tune.RunConfig(
             name=datetime.now().strftime("session-%Y%m%d-%H%M%S"),
             storage_path=str(logs),
-            callbacks=[_Ticker(searcher, observer)],
+            callbacks=[_Ticker(searcher, scheduler, observer)],
             failure_config=tune.FailureConfig(max_failures=0),  # the study tries again itself, within its own budget
             verbose=0,
         ),

@@ -39,7 +39,7 @@ def authenticate() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
-def pack(folder: Path, config: SearchConfig | None) -> None:
+def pack(folder: Path, config: SearchConfig) -> None:
     """Put into a folder what a job needs: this package, a script that starts it, and the search with all it refers to.
 
     Left out are the tables of public patches, which only `prepare` reads.
@@ -47,8 +47,7 @@ def pack(folder: Path, config: SearchConfig | None) -> None:
     package = Path(stssl.__file__).parent
     shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__", ".*", "*.parquet"))
     write_text(folder / "launch.py", _LAUNCH)
-    if config is not None:
-        write_text(folder / SPACE, dump_yaml(config.dump()))
+    write_text(folder / SPACE, dump_yaml(config.dump()))
 
 
 class Jobs:
@@ -101,25 +100,32 @@ class Jobs:
                 return str(job.submission_id)
         return None
 
-    def submit(self, arguments: Iterable[str], config: SearchConfig | None, run: str, name: str, python: str) -> str:
+    def submit(
+        self,
+        arguments: Iterable[str],
+        config: SearchConfig,
+        run: str,
+        python: str = "python",
+        environment: dict[str, str] | None = None,
+    ) -> str:
         """Start a job.
 
         Args:
             arguments: Of `launch.py`.
-            config: The search, which is `search.yaml` for the job; None if the run folder holds it.
+            config: The search, which is `search.yaml` for the job.
             run: The run folder as the cluster sees it.
-            name: Of the search.
             python: The interpreter on the cluster.
+            environment: More variables for the job.
 
         Returns:
             The job's id.
         """
-        job = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+        job = f"{config.name}-{datetime.now():%Y%m%d-%H%M%S}"
         entrypoint = shlex.join([*shlex.split(python), "launch.py", *arguments])
-        environment = {"STSSL_COMMIT": commit() or "", "PYTHONUNBUFFERED": "1"}
+        variables = {"STSSL_COMMIT": commit() or "", "PYTHONUNBUFFERED": "1", **(environment or {})}
         with tempfile.TemporaryDirectory() as folder:
             pack(Path(folder), config)
-            runtime = {"working_dir": folder, "env_vars": environment}
+            runtime = {"working_dir": folder, "env_vars": variables}
             until = time.monotonic() + PATIENCE_SECONDS
             while True:
                 try:

@@ -33,6 +33,7 @@ class TrialState:
         fault: Of a failed one: `diverged`, `raised`, `out_of_memory`, `hung`, `silent` or `infrastructure`.
         failed_at: The number of the failure, as in `arrived`.
         lost: How often its worker or node died.
+        nodes_lost: How often its node died since its last result.
         raised: How often it raised or hung and was tried again.
         dropped: The event by which a replicated recipe was given up.
     """
@@ -54,6 +55,7 @@ class TrialState:
     fault: str = ""
     failed_at: int | None = None
     lost: int = 0
+    nodes_lost: int = 0
     raised: int = 0
     dropped: Event | None = None
 
@@ -75,6 +77,7 @@ class TrialState:
         if "second" in result:
             self.second[step] = result["second"]
         self.seconds += result["seconds"]
+        self.nodes_lost = 0
 
     def after(self, result: Event, number: int) -> TrialState:
         """The trial as it would be after a result."""
@@ -142,7 +145,7 @@ class SearchState:
             self.started = True
         elif kind == "resumed":  # somebody looked after the machine: count anew
             for trial in self.trials.values():
-                trial.lost = 0
+                trial.lost = trial.nodes_lost = 0
                 # given up while the machine was at fault, as it seems
                 if trial.id in self.losses and trial.fault == "infrastructure":
                     trial.status, trial.reason, trial.fault, trial.failed_at = "running", "", "", None
@@ -175,9 +178,12 @@ class SearchState:
             if trial.fault == "infrastructure":
                 self.losses.append(trial.id)
         elif kind == "lost":
-            if event.get("kind", "infrastructure") == "infrastructure":
+            kind = event.get("kind", "infrastructure")
+            if kind == "infrastructure":
                 trial.lost += 1
                 self.losses.append(trial.id)
+            elif kind == "node":
+                trial.nodes_lost += 1
             else:
                 trial.raised += 1
         elif kind == "dropped":

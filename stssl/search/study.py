@@ -18,6 +18,7 @@ from stssl.search.space import Space
 from stssl.search.state import SearchState, TrialState
 from stssl.training.recipe import Recipe
 
+NODES_IN_A_ROW = 8  # of one trial and without a result in between
 LOSSES_IN_A_ROW = 4  # of more than one trial and without a result in between: not one recipe's fault
 
 
@@ -228,19 +229,31 @@ class Study:
         self.record("failed", trial=name, kind=kind, reason=f"{kind}: {reason}{times}")
         return "failed"
 
-    def lost(self, name: str, reason: str, out_of_memory: bool = False) -> None:
+    def give_back(self, name: str) -> None:
+        """A trial goes on elsewhere, from its checkpoint and with nobody at fault: its worker or node is to be taken away."""
+        trial = self.state.trials[name]
+        if trial.status == "running":
+            self._unfinished.append(trial)
+
+    def lost(self, name: str, reason: str, out_of_memory: bool = False, node: bool = False) -> None:
         """A trial's worker, node or disk failed: it is run again from its checkpoint, `resources.retries` times.
 
         Args:
             name: The trial.
             reason: One line for people.
             out_of_memory: The worker was killed for its memory; the same recipe would be killed again.
+            node: The whole node is gone, as spot nodes go. That is no fault of the trial, and not counted as one unless it
+                comes NODES_IN_A_ROW times without a result: then the trial may be what brings nodes down.
         """
         trial = self.state.trials[name]
         if trial.status != "running":
             return
         if out_of_memory:
             self.fail(name, "out_of_memory", reason)
+            return
+        if node and trial.nodes_lost < NODES_IN_A_ROW:
+            self.record("lost", trial=name, kind="node", reason=reason)
+            self._unfinished.append(trial)
             return
         losses = [*self.state.losses, name]
         if len(losses) >= LOSSES_IN_A_ROW and len(set(losses)) > 1:

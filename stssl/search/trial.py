@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 import traceback
+from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 from ray import tune
 
@@ -19,6 +23,7 @@ from stssl.training.evaluate import Diverged
 from stssl.training.recipe import Recipe
 from stssl.training.trainer import Trainer
 
+LEAK_BYTES = 2 << 30  # a worker that has kept so much more than after its first trial leaks, and is retired
 PATIENCE_SECONDS = 600.0  # for a bucket that does not answer: a result is worth the wait
 
 
@@ -33,10 +38,24 @@ class RecipeTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         torch.set_num_threads(max(1, int(config["cpus"])))
+        self.node = ray.get_runtime_context().get_node_id()
+        self.memory: int | None = None  # after the first trial
+        share = float(config["gpus"])
+        if (
+            torch.cuda.is_available() and 0 < share < 1
+        ):  # Ray counts shares of a GPU, and leaves it to us to keep to them
+            torch.cuda.set_per_process_memory_fraction(share)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take another trial; False retires this worker, and the trial goes to a fresh one."""
         self.watchdog.close()
+        del self.trainer  # whose memory is not counted
+        gc.collect()
+        now = resident_bytes()
+        if self.memory is not None and now - self.memory > LEAK_BYTES:
+            return False
+        self.memory = self.memory or now
         self._begin(new_config)
         return True
 
@@ -74,7 +93,7 @@ class RecipeTrial(tune.Trainable):
                 with self.watchdog:
                     result = self._next_result(self.trainer)
                 self.reported = result["step"]
-                return {"outcome": json.dumps({"result": result}), **result["validation"]}
+                return {"outcome": json.dumps({"result": result}), "node": self.node, **result["validation"]}
             except Exception as error:
                 self.failure = self._explain(error)
         self.trainer = None  # let go of its memory
@@ -127,3 +146,11 @@ class RecipeTrial(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """See save_checkpoint."""
+
+
+def resident_bytes() -> int:
+    """Memory of this process; 0 where that cannot be known."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0

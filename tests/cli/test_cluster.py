@@ -23,7 +23,7 @@ pytestmark = pytest.mark.soak
 # Slows down what a node may be killed in: training, and the saving of a checkpoint before it takes its place.
 SLOW = """
 def _slow(self, *arguments, original=Trainer.run_interval, **more):
-    time.sleep(0.2)
+    time.sleep(0.4)
     return original(self, *arguments, **more)
 Trainer.run_interval = _slow
 
@@ -116,7 +116,7 @@ def test_submitted_and_submitted_again_when_the_head_was_lost(
 @pytest.mark.timeout(900)
 def test_twenty_nodes_lost(raylets: Raylets, shards: Path, write: Callable[..., Path], tmp_path: Path) -> None:
     run, slow = tmp_path / "run", inject(tmp_path / "slow", "stssl.training.trainer", SLOW)
-    config = search_of(shards, trials=12, resources={"retries": 99}, scheduler={"grace_steps": 4})
+    config = search_of(shards, trials=12, resources={"retries": 0}, scheduler={"grace_steps": 4})
     config["recipe"]["training"] |= {"steps": 36}
     for _ in range(2):
         raylets.add(num_cpus=1)
@@ -136,7 +136,7 @@ def test_twenty_nodes_lost(raylets: Raylets, shards: Path, write: Callable[..., 
     assert lost == 20, "the search was over before the last loss"
     assert process.returncode == 0, out + err
     log = check_whole(run, seen)
-    assert len({e["trial"] for e in log if e["event"] == "lost"}) > 1
+    assert {e["kind"] for e in log if e["event"] == "lost"} == {"node"}
 
 
 def test_a_node_that_is_drained_with_notice(
@@ -155,4 +155,4 @@ def test_a_node_that_is_drained_with_notice(
     out, err = ended(process)
     assert process.returncode == 0, out + err
     log = check_whole(run, [])
-    assert sum(e["event"] == "lost" for e in log) <= 1
+    assert not any(e["event"] == "lost" for e in log), "it had time enough to leave"

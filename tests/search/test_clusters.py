@@ -87,7 +87,7 @@ def test_ray_takes_it(name: str, tmp_path: Path) -> None:
     assert all("--dashboard-host=127.0.0.1" in c for c in starts if "--head" in c)
     if name in ("aws", "gcp"):
         head = cluster.config["available_node_types"]["head"]
-        assert head["resources"]["CPU"] == 0 and cluster.nodes == [{"CPU": 8, "GPU": 1}]
+        assert head["resources"]["CPU"] == 0 and cluster.growth == [(8, {"CPU": 8, "GPU": 1})]
         worker = cluster.config["available_node_types"]["gpu_spot"]
         assert worker["min_workers"] == 0 and "spot" in json.dumps(worker["node_config"]).lower()
 
@@ -162,6 +162,8 @@ def test_the_ray_job(tmp_path: Path) -> None:
     assert re.fullmatch(r"my-search-\d{8}-\d{6}", name) and map_["metadata"]["name"] == name
     assert spec["submitterPodTemplate"]["spec"]["volumes"] == [{"name": "package", "configMap": {"name": name}}]
     assert spec["entrypoint"] == "python launch.py search search.yaml --out s3://bucket/run"
+    grows = yaml.safe_load(spec["runtimeEnvYAML"])["env_vars"][clusters.GROWTH]
+    assert json.loads(grows) == [[8, {"CPU": 8.0, "GPU": 1.0}]]
     assert spec["rayClusterSpec"]["authOptions"] == {"mode": "token"}
     assert spec["rayClusterSpec"]["rayVersion"] == pinned("ray")
     # the package is a program that runs
@@ -275,7 +277,10 @@ def test_programs_that_are_missing_or_fail(tmp_path: Path, monkeypatch: pytest.M
         (["--address", "http://h:1", "--out", "/x", "--set", "recipe.training.steps=1"], "eval_interval"),
     ],
 )
-def test_wrong_use(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_use(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", 64 * "0")
     assert main(["submit", str(DEMO), *arguments]) == 2
     error = capsys.readouterr().err
     assert said in error and "word" not in error and "Traceback" not in error

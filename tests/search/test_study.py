@@ -14,7 +14,7 @@ from stssl.errors import RunError
 from stssl.search.ledger import NAME, Ledger, read
 from stssl.search.replicate import candidates
 from stssl.search.state import SearchState
-from stssl.search.study import Job, Next, Study
+from stssl.search.study import NODES_IN_A_ROW, Job, Next, Study
 from tests.search.studies import check_whole, study_in
 
 
@@ -384,3 +384,41 @@ def test_many_trials(backend, search_config) -> None:
     state = run.run()
     assert len(state.of_kind("search")) == 300 and len(run.trained) > 1200
     assert state.best().score > 0.9
+
+
+def test_nodes_that_go_are_nobodys_fault(search_config, space_of, tmp_path: Path) -> None:
+    config = search_config(trials=6, resources__retries=0, scheduler={"name": "none"})
+    study = study_in(config, space_of, tmp_path)
+    jobs = [study.next() for _ in range(6)]
+    for job in jobs:  # a whole rack of spot nodes
+        study.lost(job.trial, "its node is gone", node=True)
+    assert [study.next().trial for _ in jobs] == [job.trial for job in jobs] and not study.state.losses
+    one = jobs[0].trial
+    for _ in range(NODES_IN_A_ROW - 1):
+        study.lost(one, "its node is gone", node=True)
+        assert study.next().trial == one
+    study.ledger.close()
+    study = study_in(config, space_of, tmp_path)  # a new driver does not forget
+    while study.next() is not Next.WAIT:
+        pass
+    assert study.state.trials[one].nodes_lost == NODES_IN_A_ROW
+    study.lost(one, "its node is gone", node=True)  # it may be what brings them down
+    assert study.state.trials[one].fault == "infrastructure"
+    two = jobs[1].trial
+    study.report(two, 10, 1.0, {"accuracy": 0.5}, {})
+    assert study.state.trials[two].nodes_lost == 0, "it gets on"
+    study.ledger.close()
+
+
+def test_given_back(search_config, space_of, tmp_path: Path) -> None:
+    study = study_in(search_config(trials=1, scheduler={"name": "none"}), space_of, tmp_path)
+    job = study.next()
+    study.report(job.trial, 10, 1.0, {"accuracy": 0.5}, {})
+    count = len(study.ledger.events)
+    study.give_back(job.trial)
+    again = study.next()
+    assert (again.trial, again.reported, len(study.ledger.events)) == (job.trial, 10, count)
+    study.fail(job.trial, "raised", "dear")
+    study.give_back(job.trial)
+    assert study.state.trials[job.trial].status == "failed"
+    study.ledger.close()
