@@ -27,7 +27,18 @@ from stssl.search.run_folder import commit
 
 SPACE, RUN = "search.yaml", "stssl_run"  # the file in the package; the key in the job's metadata
 PATIENCE_SECONDS = 60.0  # a jobs server that has just started has no agent to run a job yet
-_LAUNCH = '"""Run stssl from what was packed."""\n\nimport sys\n\nfrom stssl.cli.app import main\n\nsys.exit(main())\n'
+_LAUNCH = '''"""Run stssl from what was packed."""
+
+import sys
+
+try:
+    from stssl.cli.app import main
+except ModuleNotFoundError as error:
+    package = (error.name or "").partition(".")[0]
+    remedy = "let the nodes have what constraints.txt names, or say `submit --python` where it is"
+    sys.exit(f"{sys.executable} lacks the package '{package}': {remedy}")
+sys.exit(main())
+'''
 
 
 def authenticate() -> None:
