@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -133,33 +132,6 @@ def kill_and_compare(
     assert len([e for e in log if e["event"] == "tested"]) == 1
     ended = [e["trial"] for e in log if e.get("decision") in ("stop", "complete")]
     assert len(ended) == len(set(ended))  # no finished trial was run again
-
-
-@pytest.mark.soak
-@pytest.mark.timeout(600)
-def test_interrupt_resume_and_a_second_driver(
-    shards: Path, write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = tmp_path / "run"
-    config = search_of(shards, scheduler={"name": "none"})  # long enough to be found at work
-    config["recipe"]["training"] |= {"steps": 40}
-    process = launch("search", write(config), "--out", run, wait=False)
-    wait_for(run, lambda log: any(e["event"] == "result" for e in log), process)
-    capsys.readouterr()
-    assert main(["resume", str(run)]) == 2
-    assert "another driver is at work" in capsys.readouterr().err
-    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C, and a batch system's polite stop
-        process.send_signal(number)
-        _, text = process.communicate(timeout=60)
-        assert process.returncode == 130 and f"launch.py resume {run}" in text, text
-        assert "Traceback" not in text and "SIGTERM" not in text
-        count = len(events(run))
-        process = launch("resume", run, wait=False)
-        wait_for(run, lambda log, count=count: any(e["event"] == "result" for e in log[count:]), process)  # type: ignore[misc]
-    out, err = process.communicate(timeout=200)
-    done = subprocess.CompletedProcess(process.args, process.returncode, out, err)
-    assert done.returncode == 0, done.stderr
-    assert len([e for e in events(run) if e["event"] == "created"]) in (10, 12)
 
 
 def test_failures_are_recorded_and_the_search_goes_on(shards: Path, write: Callable[..., Path], tmp_path: Path) -> None:

@@ -66,8 +66,9 @@ def test_stop_from_elsewhere_then_damaged_checkpoints(
     process = launch("search", write(search_of(shards)), "--out", run, "--cpus", "1", wait=False)
     wait_for(run, lambda log: len(of(log, "result")) >= 3, process)
     family = processes(process.pid)
-    assert main(["extend", str(run), "--set", "trials=9"]) == 2
-    assert "another driver is at work" in capsys.readouterr().err
+    for command in (["extend", str(run), "--set", "trials=9"], ["resume", str(run)]):
+        assert main(command) == 2
+        assert "another driver is at work" in capsys.readouterr().err
     assert main(["status", str(run)]) == 0
     assert f"stop it with: python launch.py stop {run}" in capsys.readouterr().out
     assert main(["status", str(run), "--json"]) == 0
