@@ -23,6 +23,7 @@ from ray.tune.search import Searcher
 
 from stssl.errors import RunError, StsslError
 from stssl.search import cluster
+from stssl.search.pulse import Listener
 from stssl.search.run_folder import STOP
 from stssl.search.study import Next, Study
 from stssl.search.trial import RecipeTrial
@@ -40,11 +41,13 @@ class _Searcher(Searcher):
     under way, and who comes first after a dead worker or a new driver would be another one than in an undisturbed search.
 
     Args:
+        listener: To whom workers send their heartbeats.
         grows: The cluster may grow, which it does for trials that wait: so many are handed out as may run one day.
     """
 
-    def __init__(self, study: Study, run: Folder, grows: bool) -> None:
+    def __init__(self, study: Study, run: Folder, listener: str, grows: bool) -> None:
         super().__init__()
+        self.listener = listener
         self.study, self.run, self.grows = study, run, grows
         self.look()
         self._open: set[str] = set()  # Ray's trials that wait or run
@@ -69,7 +72,7 @@ class _Searcher(Searcher):
         return {
             "trial": job.trial, "recipe": job.recipe, "reported": job.reported, "run": self.run.place,
             "cpus": resources.cpus, "gpus": resources.gpus, "hang_minutes": resources.hang_minutes,
-            "holdout": self.study.objectives.holdout,
+            "holdout": self.study.objectives.holdout, "listener": self.listener,
         }  # fmt: skip
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -133,6 +136,10 @@ class _Scheduler(FIFOScheduler):
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         # Faults of a recipe come as results; what Ray itself reports is a dead worker or node.
         name, text = trial.config["trial"], _last_words(trial)
+        if "ray.kill" in text:  # see Listener
+            minutes = self.study.config.resources.hang_minutes
+            self.study.fail(name, "hung", f"no sign of life from its worker for {minutes:g} minutes")
+            return
         if hung(self.run, name):
             minutes = self.study.config.resources.hang_minutes
             self.study.fail(name, "hung", f"nothing moved for {minutes:g} minutes (traceback: trials/{name}/error.txt)")
@@ -174,8 +181,8 @@ def _name(trial: Trial) -> str:
 class _Ticker(tune.Callback):
     """Lets the observer look at every turn of Ray's loop, listens for `stop`, and watches the cluster."""
 
-    def __init__(self, searcher: _Searcher, scheduler: _Scheduler, observer: Observer) -> None:
-        self.scheduler = scheduler
+    def __init__(self, searcher: _Searcher, scheduler: _Scheduler, listener: Listener, observer: Observer) -> None:
+        self.scheduler, self.listener = scheduler, listener
         self.searcher, self.study, self.run, self.observer = searcher, searcher.study, searcher.run, observer
         self._looked = time.monotonic()
 
@@ -206,6 +213,7 @@ class _Ticker(tune.Callback):
             )
         self.searcher.look()
         self.scheduler.draining = cluster.draining()
+        self.listener.look()
 
     def __reduce__(self) -> Any:
         return (tune.Callback, ())
@@ -239,7 +247,8 @@ def run(
     logs.mkdir(exist_ok=True)
     scheduler = _Scheduler(study, folder)
     scheduler.delete_losers()  # a driver may have died between a decision and its consequence
-    searcher = _Searcher(study, folder, grows)
+    listener = Listener(resources.hang_minutes)
+    searcher = _Searcher(study, folder, listener.name, grows)
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "1000")  # the searcher itself holds back
     placed = tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus, **resources.custom})
     tuner = tune.Tuner(
@@ -255,7 +264,7 @@ def run(
         run_config=tune.RunConfig(
             name=datetime.now().strftime("session-%Y%m%d-%H%M%S"),
             storage_path=str(logs),
-            callbacks=[_Ticker(searcher, scheduler, observer)],
+            callbacks=[_Ticker(searcher, scheduler, listener, observer)],
             failure_config=tune.FailureConfig(max_failures=0),  # the study tries again itself, within its own budget
             verbose=0,
         ),

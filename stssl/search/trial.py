@@ -16,6 +16,7 @@ from ray import tune
 from stssl.data.dataset import Dataset
 from stssl.errors import CheckpointError, DataError, StsslError
 from stssl.search import trial_folder
+from stssl.search.pulse import Heart
 from stssl.search.trial_folder import ERROR, HANG
 from stssl.search.watchdog import Watchdog
 from stssl.storage import Folder
@@ -40,6 +41,7 @@ class RecipeTrial(tune.Trainable):
         torch.set_num_threads(max(1, int(config["cpus"])))
         self.node = ray.get_runtime_context().get_node_id()
         self.memory: int | None = None  # after the first trial
+        self.heart = Heart(config["listener"], config["hang_minutes"])
         share = float(config["gpus"])
         if (
             torch.cuda.is_available() and 0 < share < 1
@@ -62,6 +64,7 @@ class RecipeTrial(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         self.run_folder = Folder(config["run"], PATIENCE_SECONDS)
         self.folder = trial_folder.trial_folder(self.run_folder, config["trial"])
+        self.heart.work_on(config["trial"])
         self.reported, self.holdout = config["reported"], config["holdout"]
         self.watchdog = Watchdog(self.folder, HANG, 60 * config["hang_minutes"])
         self.trainer: Trainer | None = None
@@ -140,6 +143,7 @@ class RecipeTrial(tune.Trainable):
 
     def cleanup(self) -> None:
         self.watchdog.close()
+        self.heart.stop()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing for Ray to keep: see the class."""

@@ -34,6 +34,7 @@ class Raylets:
         address: Of the cluster.
         jobs: The URL of its jobs server.
         environment: What programs need that connect to it.
+        pid: The process above all of its processes.
     """
 
     def __init__(self, folder: Path, head: dict[str, Any] | None = None) -> None:
@@ -47,6 +48,7 @@ class Raylets:
             text=True,
             env=os.environ | self.environment,
         )
+        self.pid = self._process.pid
         said = self._hear()
         self.address, self.jobs = said["address"], said["jobs"]
         self.nodes: list[str] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from stssl.search.state import SearchState
-from tests.cli.conftest import ROOT, events, inject, search_of, wait_for
+from tests.cli.conftest import ROOT, events, inject, processes, search_of, wait_for
 from tests.cli.raylets import Raylets
 
 pytestmark = pytest.mark.soak
@@ -156,3 +157,19 @@ def test_a_node_that_is_drained_with_notice(
     assert process.returncode == 0, out + err
     log = check_whole(run, [])
     assert not any(e["event"] == "lost" for e in log), "it had time enough to leave"
+
+
+def test_a_frozen_worker_is_ended(raylets: Raylets, shards: Path, write: Callable[..., Path], tmp_path: Path) -> None:
+    """Its watchdog is frozen with it; what the driver hears of it no more are heartbeats."""
+    run, slow = tmp_path / "run", inject(tmp_path / "slow", "stssl.training.trainer", SLOW)
+    config = search_of(shards, trials=3, scheduler={"name": "none"}, resources={"hang_minutes": 0.2, "code_retries": 1})
+    raylets.add(num_cpus=1)
+    process = start(raylets, "search", write(config), "--out", run, "--address", raylets.address, slow=slow)
+    wait_for(run, lambda log: sum(e["event"] == "result" for e in log) >= 3, process)
+    workers = [pid for pid, name in processes(raylets.pid).items() if name.startswith("ray::ResourceTrainable")]
+    assert len(workers) == 1
+    os.kill(workers[0], signal.SIGSTOP)
+    out, err = ended(process)
+    assert process.returncode == 0, out + err
+    (lost,) = (e for e in check_whole(run, []) if e["event"] == "lost")
+    assert lost["kind"] == "hung" and lost["reason"] == "no sign of life from its worker for 0.2 minutes"

@@ -1,0 +1,92 @@
+"""Heartbeats: how a driver hears that a worker is frozen, together with the watchdog that would have ended it."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+BEATS = 5  # in the time after which a worker counts as frozen
+SECONDS_AT_MOST = 10.0  # between two beats
+
+
+class _Listener:
+    """An actor beside the driver, which hears the workers while the driver is busy."""
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+        self.heard: dict[str, tuple[float, Any]] = {}
+
+    def beat(self, trial: str, worker: Any) -> None:
+        self.heard[trial] = (time.monotonic(), worker)
+
+    def gone(self, trial: str) -> None:
+        self.heard.pop(trial, None)
+
+    def end_silent(self) -> None:
+        """End the workers that were not heard for too long; Ray tells the driver that they died by `ray.kill`."""
+        now = time.monotonic()
+        for name in [name for name, (at, _) in self.heard.items() if now - at > self.limit]:
+            ray.kill(self.heard.pop(name)[1])
+
+
+class Listener:
+    """The driver's side. Needs a cluster.
+
+    Args:
+        minutes: Workers that are silent for so long are ended.
+
+    Attributes:
+        name: By which workers find it.
+    """
+
+    def __init__(self, minutes: float) -> None:
+        self.name = f"stssl-{uuid.uuid4().hex}"
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        actor = ray.remote(num_cpus=0)(_Listener)
+        self._actor: Any = actor.options(name=self.name, scheduling_strategy=here).remote(60 * minutes)
+        self._asked: Any = None
+
+    def look(self) -> None:
+        """End workers that are frozen; does not wait for it."""
+        if self._asked is None or ray.wait([self._asked], timeout=0)[0]:
+            self._asked = self._actor.end_silent.remote()
+
+
+class Heart:
+    """A worker's side: beats until it is stopped.
+
+    Args:
+        listener: The listener's name.
+        minutes: After so long without a beat the worker counts as frozen.
+    """
+
+    def __init__(self, listener: str, minutes: float) -> None:
+        self._listener = ray.get_actor(listener)
+        self._worker = ray.get_runtime_context().current_actor
+        self._pause = min(SECONDS_AT_MOST, 60 * minutes / BEATS)
+        self._trial = ""
+        self._stopped = threading.Event()
+        threading.Thread(target=self._beat, daemon=True, name="heart").start()
+
+    def work_on(self, trial: str) -> None:
+        """Whose heart it is from now on."""
+        if self._trial:
+            self._listener.gone.remote(self._trial)
+        self._trial = trial
+        self._listener.beat.remote(trial, self._worker)
+
+    def _beat(self) -> None:
+        while not self._stopped.wait(self._pause):
+            if self._trial:
+                self._listener.beat.remote(self._trial, self._worker)
+
+    def stop(self) -> None:
+        """The worker ends."""
+        self._stopped.set()
+        if self._trial:
+            self._listener.gone.remote(self._trial)
