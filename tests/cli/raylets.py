@@ -97,21 +97,23 @@ class Raylets:
 
 
 def _serve() -> None:
+    from ray._private.utils import write_ray_address
     from ray.cluster_utils import Cluster
 
-    head = {"include_dashboard": True, "dashboard_port": 0, **json.loads(sys.argv[1])}
+    above = tempfile.mkdtemp(prefix="stssl-", dir="/tmp")  # short: sockets lie in it
+    ports = {"dashboard_port": 0, "dashboard_agent_listen_port": 0}  # any that are free
+    head = {"include_dashboard": True, "temp_dir": f"{above}/head", **ports, **json.loads(sys.argv[1])}
     cluster = Cluster(initialize_head=True, head_node_args=head, shutdown_at_exit=True)
     nodes: dict[str, Any] = {}
-    above = tempfile.mkdtemp(prefix="stssl-", dir="/tmp")  # short: sockets lie in it
+    # by which a job finds its cluster, among others on this machine
+    write_ray_address(cluster.address, f"{above}/head")
     print(json.dumps({"address": cluster.address, "jobs": f"http://{cluster.webui_url}"}), flush=True)
     for line in sys.stdin:
         word, _, rest = line.strip().partition(" ")
         said: dict[str, Any] = {}
         if word == "add":
             name = f"n{time.monotonic_ns()}"
-            folder = tempfile.mkdtemp(
-                prefix="ray-", dir=above
-            )  # nodes on one machine would unpack a job into one folder
+            folder = tempfile.mkdtemp(prefix="ray-", dir=above)  # else all nodes would unpack a job into one
             nodes[name] = cluster.add_node(temp_dir=folder, **json.loads(rest))
             said["name"] = name
         elif word == "kill":
