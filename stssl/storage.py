@@ -22,7 +22,11 @@ from stssl.files import atomic_path
 
 T = TypeVar("T")
 CHUNK = 8 << 20
-_FINAL = ("ACCESS_DENIED", "AccessDenied", "NoSuchBucket", "InvalidAccessKeyId", "SignatureDoesNotMatch")
+# what no further attempt will change: S3, GCS, Azure
+_FINAL = (
+    "ACCESS_DENIED", "AccessDenied", "NoSuchBucket", "InvalidAccessKeyId", "SignatureDoesNotMatch", "PERMISSION_DENIED",
+    "Permission denied", "AuthenticationFailed", "AuthorizationFailure",
+)  # fmt: skip
 
 
 class Entry(NamedTuple):
@@ -61,17 +65,17 @@ class Folder:
     place: str
     path: Path | None
     _fs: pafs.FileSystem
-    _patience: float
+    patience: float
     _root: str
     _shown: str
 
     def __init__(self, place: str | Path | Folder, patience: float | None = None) -> None:
         if isinstance(place, Folder):
             vars(self).update(vars(place))
-            self._patience = place._patience if patience is None else patience
+            self.patience = place.patience if patience is None else patience
             return
         text = str(place)
-        self._patience = patience or 0.0
+        self.patience = patience or 0.0
         scheme = urlsplit(text).scheme if is_uri(text) else "file"
         if scheme == "file":
             local = unquote(urlsplit(text).path) if is_uri(text) else text
@@ -258,17 +262,12 @@ class Folder:
 
     def _try(self, call: Callable[[], T]) -> T:
         """What pyarrow does, again and again if that may help, and within our patience."""
-        until, pause = time.monotonic() + self._patience, 0.5
-        while True:
-            try:
-                with _as_os_error():
-                    return call()
-            except OSError as error:
-                final = isinstance(error, FileNotFoundError) or any(sign in str(error) for sign in _FINAL)
-                if self.path is not None or final or time.monotonic() + pause > until:
-                    raise
-            time.sleep(pause)
-            pause = min(2 * pause, 15.0)
+
+        def once() -> T:
+            with _as_os_error():
+                return call()
+
+        return patiently(once, 0 if self.path is not None else self.patience)
 
     def delete_folder(self, name: str) -> None:
         """Delete a folder of ours with all that is in it; it may be gone already."""
@@ -280,6 +279,24 @@ class Folder:
                 self.delete(f"{name}/{entry.name}")
         with contextlib.suppress(OSError):  # an object store has no folders
             self._fs.delete_dir(f"{self._root}/{name}")
+
+
+def patiently(call: Callable[[], T], seconds: float) -> T:
+    """Call again and again, for so long, what a bucket fails to do, but for what it will never do.
+
+    Raises:
+        OSError: As the last attempt did.
+    """
+    until, pause = time.monotonic() + seconds, 0.5
+    while True:
+        try:
+            return call()
+        except OSError as error:
+            final = isinstance(error, FileNotFoundError) or any(sign in str(error) for sign in _FINAL)
+            if final or time.monotonic() + pause > until:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, 15.0)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from stssl.errors import ConfigError
-from stssl.storage import is_uri
+from stssl.storage import Folder, is_uri
 
 if TYPE_CHECKING:
     from stssl.data.dataset import Dataset
@@ -55,15 +55,26 @@ def progress(label: str, total: int) -> Iterator[Any]:
         yield advance
 
 
+def opened(run: str) -> Folder:
+    """The run folder that a command was given.
+
+    Raises:
+        ConfigError: It holds credentials.
+        DataError: The URI cannot be understood.
+    """
+    return Folder(absolute(run))
+
+
 def absolute(path: str) -> str:
     """The path as found from any folder; a URI is that already.
 
     Raises:
         ConfigError: Nothing can have that name, or it holds credentials.
     """
-    if is_uri(path) and "@" in urlsplit(path).netloc:
+    parts = urlsplit(path) if is_uri(path) else None
+    if parts and ((parts.username and parts.scheme != "abfss") or parts.password or "sig=" in parts.query):
         raise ConfigError(
-            f"{path.partition('://')[0]}://...@{path.rpartition('@')[2]}: holds credentials, which would be written into files "
+            f"{parts.scheme}://{parts.hostname}{parts.path}: holds credentials, which would be written into files "
             "of the run; leave them out, and give them in the environment (for s3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
         )
     try:

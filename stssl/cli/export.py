@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stssl.cli.common import RunFolder, out
-from stssl.storage import Folder
+from stssl.cli.common import RunFolder, opened, out
 
 
 def export(
@@ -25,7 +24,7 @@ def export(
     from stssl.search import ledger, run_folder
     from stssl.search.state import SearchState
 
-    run = Folder(folder)
+    run = opened(folder)
     config, manifest = run_folder.load(run)
     run_folder.check_unchanged(config, manifest)
     if trial is not None and target is None:

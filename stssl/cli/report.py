@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stssl.cli.common import RunFolder, out
-from stssl.storage import Folder
+from stssl.cli.common import RunFolder, opened, out
 
 
 def report(
@@ -23,7 +22,7 @@ def report(
     from stssl.search import ledger, run_folder
     from stssl.search.state import SearchState
 
-    run = Folder(folder)
+    run = opened(folder)
     config, manifest = run_folder.load(run)
     state = SearchState.replay(ledger.events_of(run))
     if target is not None:

@@ -53,6 +53,8 @@ def run(
     from stssl.search.ledger import opened
     from stssl.search.study import Study
 
+    folder = Folder(folder, PATIENCE_SECONDS)  # it could be opened; what fails from now on may pass
+
     def connect(dataset: Dataset) -> None:
         stack.enter_context(cluster.connected(address, cpus))
         cluster.check_resources(config.resources)

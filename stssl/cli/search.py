@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stssl.cli import running
-from stssl.cli.common import DryRun, RunFolder, Set, absolute, errors, note_absent, out, resolve_paths
+from stssl.cli.common import DryRun, RunFolder, Set, absolute, errors, note_absent, opened, out, resolve_paths
 from stssl.errors import ConfigError
 from stssl.storage import Folder
 
@@ -52,14 +52,14 @@ def search(
         recipe = space.recipe(space.base_point())
         config = config.model_copy(update={"recipe": recipe.dump()})
         warm_start.imports(config, space, dataset.store.card.fingerprint, str(file))  # refuses what cannot be compared
-    run = Folder(absolute(target or f"runs/{config.name}-{datetime.now():%Y%m%d-%H%M%S}"), running.PATIENCE_SECONDS)
+    run = Folder(absolute(target or f"runs/{config.name}-{datetime.now():%Y%m%d-%H%M%S}"))
     ladder = config.ladder
     if dry_run:
         out.print(cfg.dump_yaml(config.dump()), end="", markup=False)
         _tell_plan(config, space, dataset, run, address)
         return
     if go_on and run_folder.exists(run):
-        run_folder.check_unchanged(config, run_folder.load(run)[1])
+        run_folder.update(run, config, run_folder.load(run)[1])
         running.run(run, address, cpus, config)
         return
     run_folder.check_free(run)
@@ -130,7 +130,7 @@ def resume(folder: RunFolder, address: Address = None, cpus: Cpus = None) -> Non
     """
     from stssl.search import run_folder
 
-    run = Folder(folder, running.PATIENCE_SECONDS)
+    run = opened(folder)
     config, manifest = run_folder.load(run)
     run_folder.check_unchanged(config, manifest)
     running.run(run, address, cpus, config)
@@ -160,7 +160,7 @@ def extend(
     from stssl.search.state import SearchState
     from stssl.training.recipe import Recipe
 
-    run = Folder(folder, running.PATIENCE_SECONDS)
+    run = opened(folder)
     _, manifest = run_folder.load(run)
     if file is None and not set_:
         raise ConfigError("extend: nothing to change; say for instance --set trials=64, or give a changed space")
@@ -209,7 +209,7 @@ def stop(
     from stssl.search import ledger, run_folder
     from stssl.search.state import SearchState
 
-    run = Folder(folder)
+    run = opened(folder)
     run_folder.load(run)
     if not ledger.locked(run):
         out.print(f"no driver is at work in {folder}; nothing to stop")

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from stssl.cli.common import RunFolder, duration, out, rungs_table
+from stssl.cli.common import RunFolder, duration, opened, out, rungs_table
 from stssl.storage import Folder
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def status(
     from stssl.analysis.text import found
     from stssl.search import ledger, results, run_folder
 
-    run = Folder(folder)
+    run = opened(folder)
     config, _ = run_folder.load(run)
     state = _read(run)
     if as_json:

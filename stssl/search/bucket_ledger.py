@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from stssl.errors import RunError
 from stssl.search.lease import Lease
 from stssl.search.ledger import NAME, Event, Ledger, parse
-from stssl.storage import Folder
+from stssl.storage import Folder, patiently
 
 PARTS = "ledger"
 PARTS_AT_LEAST, PART_OF_ALL = 64, 8  # written together when there are 64 parts, and an eighth of all events
@@ -81,7 +81,7 @@ class BucketLedger(Ledger):
     """
 
     def __init__(self, run: Folder) -> None:
-        self.run = run
+        self.run, self._once = run, Folder(run, patience=0)
         try:
             self._lease = Lease(run)
         except OSError as error:
@@ -93,11 +93,14 @@ class BucketLedger(Ledger):
             raise
 
     def _write(self, line: bytes) -> None:
-        try:
-            self._lease.check()
+        def attempt() -> None:
+            self._lease.check()  # before each attempt: meanwhile another driver may have taken over
             if self._parts >= max(PARTS_AT_LEAST, len(self.events) // PART_OF_ALL):
                 self._join()
-            (self.run / PARTS).write(_name(len(self.events)), line)
+            (self._once / PARTS).write(_name(len(self.events)), line)
+
+        try:
+            patiently(attempt, self.run.patience)
         except OSError as error:
             raise RunError(
                 f"{self.run}: the ledger cannot be written: {error}; every trial is kept. Go on with: "
@@ -107,18 +110,19 @@ class BucketLedger(Ledger):
 
     def _join(self) -> None:
         """Write all events into `ledger.jsonl`, then delete the parts."""
-        self.run.write(NAME, b"".join(json.dumps(event).encode() + b"\n" for event in self.events))
-        old = [n for n in _numbers(self.run) if n < len(self.events)]
+        self._once.write(NAME, b"".join(json.dumps(event).encode() + b"\n" for event in self.events))
+        old = [n for n in _numbers(self._once) if n < len(self.events)]
         with ThreadPoolExecutor(READERS) as pool:
-            list(pool.map(lambda n: (self.run / PARTS).delete(_name(n)), old))
+            list(pool.map(lambda n: (self._once / PARTS).delete(_name(n)), old))
         self._parts = 0
 
     def close(self) -> None:
         """Write everything together, as far as the bucket lets us, and let go of the folder."""
         try:
-            if self._parts and not self._lease.lost:
+            if self._parts:
+                self._lease.check()
                 self._join()
-        except OSError:
-            pass  # the parts say the same
+        except (OSError, RunError):
+            pass  # the parts say the same, or the folder is another's
         finally:
             self._lease.close()

@@ -14,6 +14,8 @@ import json
 import logging
 import os
 import re
+import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -97,14 +99,12 @@ class Launcher:
             _wait_open(self.port, str(self.path), tunnel)
             yield address
         finally:
-            tunnel.terminate()
+            os.killpg(tunnel.pid, signal.SIGTERM)  # ssh is a child of what we started
             tunnel.wait()
 
     def _start_here(self) -> None:
-        # `ray` is the one of this environment, which need not be activated
-        environment = os.environ | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
         for command in self.config["head_start_ray_commands"]:
-            _call(["bash", "-c", command], str(self.path), quiet=True, environment=environment)
+            _call(["bash", "-c", command], str(self.path), quiet=True, environment=_environment())
         _wait_open(self.port, str(self.path))
 
     @property
@@ -148,7 +148,8 @@ class KubeRay:
         Raises:
             ConfigError: The package is more than a ConfigMap holds.
         """
-        full = re.sub(r"[^a-z0-9-]+", "-", f"{name}-{time.strftime('%Y%m%d-%H%M%S')}".lower()).strip("-")
+        short = re.sub(r"[^a-z0-9-]+", "-", name.lower())[:20].strip("-")  # the operator adds to it, within 63 letters
+        full = f"stssl-{short}-{time.strftime('%m%d-%H%M%S')}"
         content = base64.b64encode(_zipped(package)).decode()
         if len(content) > 1_000_000:
             raise ConfigError(f"{self.path}: code and space take {len(content)} bytes, and a ConfigMap holds a million")
@@ -157,7 +158,7 @@ class KubeRay:
         metadata["name"] = full
         about = {"name": full} | ({"namespace": metadata["namespace"]} if "namespace" in metadata else {})
         spec = job["spec"]
-        spec["entrypoint"] = " ".join(["python launch.py", *arguments])
+        spec["entrypoint"] = shlex.join(["python", "launch.py", *arguments])
         environment = {GROWTH: json.dumps(self.growth)}
         spec["runtimeEnvYAML"] = yaml.safe_dump({"working_dir": "/package/stssl.zip", "env_vars": environment})
         for volume in spec["submitterPodTemplate"]["spec"]["volumes"]:
@@ -185,11 +186,12 @@ class KubeRay:
         Raises:
             RunError: kubectl is missing or refuses.
         """
-        _call(["kubectl", "apply", "--filename", "-"], str(self.path), text=manifests)
-        name = yaml.safe_load(manifests.rpartition("\n---\n")[2])["metadata"]["name"]
+        _call(["kubectl", "create", "--filename", "-"], str(self.path), text=manifests)
+        metadata = yaml.safe_load(manifests.rpartition("\n---\n")[2])["metadata"]
+        name = metadata["name"] + (f" --namespace {metadata['namespace']}" if "namespace" in metadata else "")
         say(f"  kubectl get rayjob {name}      its state")
         say(f"  kubectl logs --follow job/{name}      what the driver prints")
-        say(f"  kubectl delete rayjob/{name} configmap/{name}      stop it; submitted again it goes on")
+        say(f"  kubectl delete rayjob,configmap {name}      stop it; submitted again it goes on")
 
 
 class Slurm:
@@ -212,7 +214,7 @@ class Slurm:
         """
         log = package / "slurm-%j.log"
         command = ["sbatch", f"--chdir={package}", f"--output={log}", str(self.path.resolve()), *arguments]
-        said = _call(command, str(self.path), quiet=True).strip()
+        said = _call(command, str(self.path), quiet=True, environment=_environment()).strip()
         job = said.split()[-1] if said else "JOB"
         say(said)
         say(f"  squeue --jobs={job}      its state")
@@ -269,6 +271,11 @@ def _validated(path: Path, data: dict[str, Any]) -> dict[str, Any]:
                 f"{path}: available_node_types.{name}.max_workers: {kind['max_workers']} is above max_workers {most} of the whole"
             )
     return config
+
+
+def _environment() -> dict[str, str]:
+    """In which `python` and `ray` are those of this process, whose environment need not be activated."""
+    return os.environ | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
 
 
 def _zipped(folder: Path) -> bytes:

@@ -9,8 +9,10 @@ from typing import NamedTuple
 import torch
 
 from stssl.data.dataset import Dataset
+from stssl.errors import RunError
 from stssl.search.asha import Scheduler
 from stssl.search.config import SearchConfig
+from stssl.training.evaluate import Diverged
 from stssl.training.recipe import Recipe
 from stssl.training.trainer import Trainer
 
@@ -47,15 +49,22 @@ def seconds_per_step(recipe: Recipe, dataset: Dataset, device: torch.device | st
     Returns:
         Seconds, the median of TIMED_STEPS or as many as fit into TIMED_SECONDS, after one to warm up. Evaluations are in it.
     """
-    trainer = Trainer(recipe, dataset, device)
-    cuda = torch.device(device).type == "cuda"
+    try:
+        return _timed(Trainer(recipe, dataset, device), torch.device(device).type == "cuda")
+    except (Diverged, RuntimeError, MemoryError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RunError(f"the base recipe does not train on {device}: {first}") from None
+
+
+def _timed(trainer: Trainer, cuda: bool) -> float:
+    recipe = trainer.recipe
     taken: list[float] = []
     begun = time.perf_counter()
     while len(taken) <= TIMED_STEPS and (len(taken) < 2 or time.perf_counter() - begun < TIMED_SECONDS):
         start = time.perf_counter()
         trainer.train(min(trainer.step + 1, recipe.training.steps))
         if cuda:
-            torch.cuda.synchronize(device)
+            torch.cuda.synchronize()
         taken.append(time.perf_counter() - start)
     start = time.perf_counter()
     trainer.evaluate("validation")

@@ -31,7 +31,7 @@ from stssl.search.trial_folder import delete_weights, hung
 from stssl.storage import Folder
 
 Observer = Callable[[Study], None]
-RETIRED = "reset_config"  # in what Ray says of a worker that took no other trial, as it was to be replaced
+LEFT = "exit_actor"  # in what Ray says of a worker that ended itself: it leaks, or its node is to be taken away
 
 
 class _Searcher(Searcher):
@@ -102,7 +102,6 @@ class _Scheduler(FIFOScheduler):
         super().__init__()
         self.study, self.run = study, run
         self._gone: set[str] = set()  # trials whose weights are deleted
-        self.draining: set[str] = set()  # nodes that will be taken away
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         name, outcome = trial.config["trial"], json.loads(result["outcome"])
@@ -117,11 +116,7 @@ class _Scheduler(FIFOScheduler):
             decision = self.study.report(name, entry["step"], entry["seconds"], entry["validation"], entry["train"])
         if decision != "continue":
             self.delete_losers()
-        if decision == "continue" and not self.study.stopping:
-            if result.get("node") not in self.draining:
-                return self.CONTINUE
-            self.study.give_back(name)
-        return self.STOP
+        return self.CONTINUE if decision == "continue" and not self.study.stopping else self.STOP
 
     def delete_losers(self) -> None:
         """Weights that nobody will go on with make room; those of a promoted trial are there again."""
@@ -144,7 +139,7 @@ class _Scheduler(FIFOScheduler):
             minutes = self.study.config.resources.hang_minutes
             self.study.fail(name, "hung", f"nothing moved for {minutes:g} minutes (traceback: trials/{name}/error.txt)")
             return
-        if RETIRED in text:
+        if LEFT in text:
             self.study.give_back(name)
             return
         out_of_memory = any(sign in text for sign in ("running low on memory", "OutOfMemory", "OUT_OF_MEMORY"))
@@ -181,8 +176,8 @@ def _name(trial: Trial) -> str:
 class _Ticker(tune.Callback):
     """Lets the observer look at every turn of Ray's loop, listens for `stop`, and watches the cluster."""
 
-    def __init__(self, searcher: _Searcher, scheduler: _Scheduler, listener: Listener, observer: Observer) -> None:
-        self.scheduler, self.listener = scheduler, listener
+    def __init__(self, searcher: _Searcher, listener: Listener, observer: Observer) -> None:
+        self.listener = listener
         self.searcher, self.study, self.run, self.observer = searcher, searcher.study, searcher.run, observer
         self._looked = time.monotonic()
 
@@ -212,7 +207,6 @@ class _Ticker(tune.Callback):
                 f"python launch.py resume {self.run}"
             )
         self.searcher.look()
-        self.scheduler.draining = cluster.draining()
         self.listener.look()
 
     def __reduce__(self) -> Any:
@@ -264,7 +258,7 @@ def run(
         run_config=tune.RunConfig(
             name=datetime.now().strftime("session-%Y%m%d-%H%M%S"),
             storage_path=str(logs),
-            callbacks=[_Ticker(searcher, scheduler, listener, observer)],
+            callbacks=[_Ticker(searcher, listener, observer)],
             failure_config=tune.FailureConfig(max_failures=0),  # the study tries again itself, within its own budget
             verbose=0,
         ),

@@ -20,7 +20,12 @@ from stssl.errors import RunError
 from stssl.storage import Folder
 
 NAME = "driver.json"
-BEAT_SECONDS, STALE_SECONDS, SETTLE_SECONDS = 5.0, 30.0, 1.0
+BEAT_SECONDS, STALE_SECONDS, SETTLE_SECONDS = 5.0, 30.0, 2.0
+
+
+def _now() -> float:
+    """Seconds that a suspended machine counts too, where the system has such a clock."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def held(run: Folder) -> bool:
@@ -58,7 +63,10 @@ class Lease:
     """
 
     def __init__(self, run: Folder) -> None:
-        self.run, self.id = run, uuid.uuid4().hex
+        self.run, self.id = (
+            Folder(run, patience=0),
+            uuid.uuid4().hex,
+        )  # what comes late may come after another's takeover
         self._closed = threading.Event()
         self._beaten = 0.0
         self.lost = False
@@ -79,8 +87,9 @@ class Lease:
             if time.monotonic() > until:
                 break
             time.sleep(1)
+        start = _now()
         self._write()
-        time.sleep(SETTLE_SECONDS)
+        time.sleep(max(SETTLE_SECONDS, 2 * (_now() - start)))  # whoever writes as slowly has been heard by then
         if (self._holder() or {}).get("id") != self.id:
             raise taken
 
@@ -97,7 +106,7 @@ class Lease:
     def _write(self) -> None:
         mark = {"id": self.id, "host": socket.gethostname(), "process": os.getpid(), "beat": time.time()}
         self.run.write(NAME, json.dumps(mark).encode())
-        self._beaten = time.monotonic()
+        self._beaten = _now()
 
     def _beat(self) -> None:
         while not self._closed.wait(BEAT_SECONDS):
@@ -118,7 +127,7 @@ class Lease:
             RunError: Another driver has taken over.
             OSError: The bucket does not answer.
         """
-        if not self.lost and time.monotonic() - self._beaten > STALE_SECONDS / 2:
+        if not self.lost and _now() - self._beaten > 2 * BEAT_SECONDS:
             self._renew()
         if self.lost:
             raise RunError(f"{self.run}: another driver has taken over, as this one was silent for too long")

@@ -108,8 +108,9 @@ def check(shards: str, run: Folder, card: Card) -> list[Node]:
     driver, marks = _about(), {}
     probe = ray.remote(num_cpus=0, max_retries=0)(_probe)
     asked = {}
+    leaving = cluster.draining()
     for node in ray.nodes():
-        if node["Alive"]:
+        if node["Alive"] and node["NodeID"] not in leaving:
             here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             marks[node["NodeID"]] = mark = f".probe-{uuid.uuid4().hex}"
             sent = time.time()
@@ -117,7 +118,12 @@ def check(shards: str, run: Folder, card: Card) -> list[Node]:
             asked[node["NodeID"]] = (node, sent, job)
     try:
         ray.wait([job for _, _, job in asked.values()], num_returns=len(asked), timeout=ANSWER_SECONDS)
-        nodes = [_judged(node, sent, job, run, marks[name]) for name, (node, sent, job) in asked.items()]
+        here_still = {node["NodeID"] for node in ray.nodes() if node["Alive"]} - cluster.draining()
+        nodes = [
+            _judged(node, sent, job, run, marks[name])
+            for name, (node, sent, job) in asked.items()
+            if name in here_still
+        ]
     finally:
         for mark in marks.values():
             run.delete(mark)
@@ -167,7 +173,9 @@ def timed_on_a_node(config: SearchConfig, recipe: dict[str, Any]) -> float | Non
         _timed
     )
     try:
-        return float(ray.get(job.remote(recipe, resources.cpus, resources.gpus)))
+        return float(ray.get(job.remote(recipe, resources.cpus, resources.gpus), timeout=ANSWER_SECONDS))
+    except GetTimeoutError:
+        return None  # others are at work there
     except RayError as error:
         reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
         raise RunError(f"the base recipe does not train on the cluster: {reason.strip()}") from None

@@ -43,7 +43,8 @@ def check_free(folder: Folder | Path) -> None:
     folder = Folder(folder)
     if folder.path is not None and folder.path.exists() and not folder.path.is_dir():
         raise RunError(f"{folder}: is a file; choose another --out")
-    if folder.names():
+    # what a driver leaves that died before it had made the search is in nobody's way
+    if any(name != MANIFEST and not name.startswith(".") for name in folder.names()):
         known = exists(folder)
         hint = f"resume it with: python launch.py resume {folder}" if known else "choose another --out"
         raise RunError(f"{folder}: exists and is not empty; {hint}")
@@ -158,6 +159,18 @@ def extend(
     entry = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "changes": {k: list(v) for k, v in changes.items()}}
     manifest = {**manifest, "search": config.dump(), "extended": [*manifest.get("extended", []), entry]}
     _write(Folder(folder), config, manifest)
+
+
+def update(folder: Folder, config: SearchConfig, manifest: dict[str, Any]) -> None:
+    """Take over what may differ between two starts of the same search: resources, note, and where the shards lie.
+
+    Raises:
+        RunError: Something else differs; names the key.
+        DataError: The shards differ; names them.
+    """
+    check_unchanged(config, manifest)
+    if differences(manifest["search"], config):
+        _write(folder, config, {**manifest, "search": config.dump()})
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from ray import tune
 
 from stssl.data.dataset import Dataset
 from stssl.errors import CheckpointError, DataError, StsslError
-from stssl.search import trial_folder
+from stssl.search import cluster, trial_folder
 from stssl.search.pulse import Heart
 from stssl.search.trial_folder import ERROR, HANG
 from stssl.search.watchdog import Watchdog
@@ -41,6 +41,7 @@ class RecipeTrial(tune.Trainable):
         torch.set_num_threads(max(1, int(config["cpus"])))
         self.node = ray.get_runtime_context().get_node_id()
         self.memory: int | None = None  # after the first trial
+        self.leaks = False
         self.heart = Heart(config["listener"], config["hang_minutes"])
         share = float(config["gpus"])
         if (
@@ -50,13 +51,12 @@ class RecipeTrial(tune.Trainable):
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take another trial; False retires this worker, and the trial goes to a fresh one."""
+        """Take another trial."""
         self.watchdog.close()
         del self.trainer  # whose memory is not counted
         gc.collect()
         now = resident_bytes()
-        if self.memory is not None and now - self.memory > LEAK_BYTES:
-            return False
+        self.leaks = self.memory is not None and now - self.memory > LEAK_BYTES
         self.memory = self.memory or now
         self._begin(new_config)
         return True
@@ -91,12 +91,14 @@ class RecipeTrial(tune.Trainable):
         return trainer
 
     def step(self) -> dict[str, Any]:
+        if self.leaks or self.node in cluster.draining():
+            ray.actor.exit_actor()  # the driver hears of it, and hands the trial to another worker
         if self.failure is None and self.trainer is not None:
             try:
                 with self.watchdog:
                     result = self._next_result(self.trainer)
                 self.reported = result["step"]
-                return {"outcome": json.dumps({"result": result}), "node": self.node, **result["validation"]}
+                return {"outcome": json.dumps({"result": result}), **result["validation"]}
             except Exception as error:
                 self.failure = self._explain(error)
         self.trainer = None  # let go of its memory

@@ -76,6 +76,7 @@ class Watchdog:
         faulthandler.cancel_dump_traceback_later()
         if self._file is not None:
             self._file.close()
+            self._file = None
             self._path.unlink(missing_ok=True)
             if self.folder.path is None:
                 self._path.parent.rmdir()

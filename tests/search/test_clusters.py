@@ -159,7 +159,7 @@ def test_the_ray_job(tmp_path: Path) -> None:
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": template["spec"]}
         kubernetes_validate.validate(pod, version, strict=True)
     name = job["metadata"]["name"]
-    assert re.fullmatch(r"my-search-\d{8}-\d{6}", name) and map_["metadata"]["name"] == name
+    assert re.fullmatch(r"stssl-my-search-\d{4}-\d{6}", name) and map_["metadata"]["name"] == name
     assert spec["submitterPodTemplate"]["spec"]["volumes"] == [{"name": "package", "configMap": {"name": name}}]
     assert spec["entrypoint"] == "python launch.py search search.yaml --out s3://bucket/run"
     grows = yaml.safe_load(spec["runtimeEnvYAML"])["env_vars"][clusters.GROWTH]
@@ -230,7 +230,7 @@ def test_the_slurm_script() -> None:
     script = FOLDER / "slurm.sbatch"
     subprocess.run(["bash", "-n", script], check=True)
     done = subprocess.run(
-        ["bash", script, "search", "search.yaml", "--out", "/shared/run"], env=os.environ | {"DRY_RUN": "1"},
+        ["bash", script, "search", "search.yaml", "--out", "/shared/run"], env=os.environ | {"DRY_RUN": "1", "PORT": "6379"},
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
     head, worker, driver = sorted(done.stdout.splitlines(), key=lambda line: ("launch.py" in line, "--address" in line))
