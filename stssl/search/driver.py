@@ -31,7 +31,6 @@ from stssl.search.trial_folder import delete_weights, hung
 from stssl.storage import Folder
 
 Observer = Callable[[Study], None]
-LEFT = "exit_actor"  # in what Ray says of a worker that ended itself: it leaks, or its node is to be taken away
 
 
 class _Searcher(Searcher):
@@ -98,9 +97,9 @@ class _Scheduler(FIFOScheduler):
 
     _supports_buffered_results = False
 
-    def __init__(self, study: Study, run: Folder) -> None:
+    def __init__(self, study: Study, run: Folder, listener: Listener) -> None:
         super().__init__()
-        self.study, self.run = study, run
+        self.study, self.run, self.listener = study, run, listener
         self._gone: set[str] = set()  # trials whose weights are deleted
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
@@ -131,6 +130,9 @@ class _Scheduler(FIFOScheduler):
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         # Faults of a recipe come as results; what Ray itself reports is a dead worker or node.
         name, text = trial.config["trial"], _last_words(trial)
+        if self.listener.has_left(name):  # it leaks, or its node is to be taken away
+            self.study.give_back(name)
+            return
         if "ray.kill" in text:  # see Listener
             minutes = self.study.config.resources.hang_minutes
             self.study.fail(name, "hung", f"no sign of life from its worker for {minutes:g} minutes")
@@ -138,9 +140,6 @@ class _Scheduler(FIFOScheduler):
         if hung(self.run, name):
             minutes = self.study.config.resources.hang_minutes
             self.study.fail(name, "hung", f"nothing moved for {minutes:g} minutes (traceback: trials/{name}/error.txt)")
-            return
-        if LEFT in text:
-            self.study.give_back(name)
             return
         out_of_memory = any(sign in text for sign in ("running low on memory", "OutOfMemory", "OUT_OF_MEMORY"))
         reason = "its worker used more memory than the node has" if out_of_memory else text.partition(" class_name:")[0]
@@ -239,9 +238,9 @@ def run(
     resources, folder = study.config.resources, Folder(folder)
     logs = (folder.path or Path(tempfile.mkdtemp(prefix="stssl-"))) / "ray"  # of a bucket: not worth keeping there
     logs.mkdir(exist_ok=True)
-    scheduler = _Scheduler(study, folder)
-    scheduler.delete_losers()  # a driver may have died between a decision and its consequence
     listener = Listener(resources.hang_minutes)
+    scheduler = _Scheduler(study, folder, listener)
+    scheduler.delete_losers()  # a driver may have died between a decision and its consequence
     searcher = _Searcher(study, folder, listener.name, grows)
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "1000")  # the searcher itself holds back
     placed = tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus, **resources.custom})

@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
+from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 BEATS = 5  # in the time after which a worker counts as frozen
@@ -20,12 +21,22 @@ class _Listener:
     def __init__(self, limit: float) -> None:
         self.limit = limit
         self.heard: dict[str, tuple[float, Any]] = {}
+        self.left: set[str] = set()
 
     def beat(self, trial: str, worker: Any) -> None:
         self.heard[trial] = (time.monotonic(), worker)
 
     def gone(self, trial: str) -> None:
         self.heard.pop(trial, None)
+
+    def leave(self, trial: str) -> None:
+        self.gone(trial)
+        self.left.add(trial)
+
+    def has_left(self, trial: str) -> bool:
+        left = trial in self.left
+        self.left.discard(trial)
+        return left
 
     def end_silent(self) -> None:
         """End the workers that were not heard for too long; Ray tells the driver that they died by `ray.kill`."""
@@ -50,6 +61,13 @@ class Listener:
         actor = ray.remote(num_cpus=0)(_Listener)
         self._actor: Any = actor.options(name=self.name, scheduling_strategy=here).remote(60 * minutes)
         self._asked: Any = None
+
+    def has_left(self, trial: str) -> bool:
+        """Whether the worker of a trial took its leave before it ended."""
+        try:
+            return bool(ray.get(self._actor.has_left.remote(trial), timeout=10))
+        except (RayError, GetTimeoutError):
+            return False
 
     def look(self) -> None:
         """End workers that are frozen; does not wait for it."""
@@ -84,6 +102,13 @@ class Heart:
         while not self._stopped.wait(self._pause):
             if self._trial:
                 self._listener.beat.remote(self._trial, self._worker)
+
+    def leave(self) -> NoReturn:
+        """End this worker, in good order: its trial is to go on elsewhere."""
+        self._stopped.set()
+        ray.get(self._listener.leave.remote(self._trial))
+        ray.actor.exit_actor()
+        raise AssertionError("unreachable")
 
     def stop(self) -> None:
         """The worker ends."""

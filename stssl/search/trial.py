@@ -92,7 +92,7 @@ class RecipeTrial(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         if self.leaks or self.node in cluster.draining():
-            ray.actor.exit_actor()  # the driver hears of it, and hands the trial to another worker
+            self.heart.leave()
         if self.failure is None and self.trainer is not None:
             try:
                 with self.watchdog:

@@ -35,11 +35,13 @@ class Raylets:
         jobs: The URL of its jobs server.
         environment: What programs need that connect to it.
         pid: The process above all of its processes.
+        faults: A folder for `inject`, whose code all workers run that start later.
     """
 
     def __init__(self, folder: Path, head: dict[str, Any] | None = None) -> None:
         folder.mkdir()
-        self.environment = ENVIRONMENT | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        self.faults = folder / "faults"
+        self.environment = ENVIRONMENT | {"RAY_AUTH_TOKEN": secrets.token_hex(32), "PYTHONPATH": str(self.faults)}
         self._process = subprocess.Popen(
             [sys.executable, __file__, json.dumps(head or {"num_cpus": 0})],
             stdin=subprocess.PIPE,

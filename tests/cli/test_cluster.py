@@ -24,7 +24,7 @@ pytestmark = pytest.mark.soak
 # Slows down what a node may be killed in: training, and the saving of a checkpoint before it takes its place.
 SLOW = """
 def _slow(self, *arguments, original=Trainer.run_interval, **more):
-    time.sleep(0.4)
+    time.sleep(0.25)
     return original(self, *arguments, **more)
 Trainer.run_interval = _slow
 
@@ -35,7 +35,7 @@ class Os:
         return getattr(system, name)
     def replace(self, source, target):
         if "checkpoint.pt" in str(target):
-            time.sleep(0.2)
+            time.sleep(0.15)
         system.replace(source, target)
 files.os = Os()
 """
@@ -48,12 +48,11 @@ def raylets(tmp_path: Path) -> Iterator[Raylets]:
     cluster.close()
 
 
-def start(cluster: Raylets, *arguments: Any, slow: Path | None = None) -> Any:
+def start(cluster: Raylets, *arguments: Any) -> Any:
     """Start `launch.py` where it can reach the cluster."""
-    more = {"PYTHONPATH": str(slow)} if slow else {}
     return subprocess.Popen(
         [sys.executable, ROOT / "launch.py", *map(str, arguments)],
-        env=os.environ | cluster.environment | more,
+        env=os.environ | cluster.environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -116,12 +115,13 @@ def test_submitted_and_submitted_again_when_the_head_was_lost(
 
 @pytest.mark.timeout(900)
 def test_twenty_nodes_lost(raylets: Raylets, shards: Path, write: Callable[..., Path], tmp_path: Path) -> None:
-    run, slow = tmp_path / "run", inject(tmp_path / "slow", "stssl.training.trainer", SLOW)
+    run = tmp_path / "run"
+    inject(raylets.faults, "stssl.training.trainer", SLOW)
     config = search_of(shards, trials=12, resources={"retries": 0}, scheduler={"grace_steps": 4})
     config["recipe"]["training"] |= {"steps": 36}
     for _ in range(2):
         raylets.add(num_cpus=1)
-    process = start(raylets, "search", write(config), "--out", run, "--address", raylets.address, slow=slow)
+    process = start(raylets, "search", write(config), "--out", run, "--address", raylets.address)
     chance, seen, lost = random.Random(2), [], 0
     while lost < 20:
         count = len(events(run))
@@ -144,11 +144,12 @@ def test_a_node_that_is_drained_with_notice(
     raylets: Raylets, shards: Path, write: Callable[..., Path], tmp_path: Path
 ) -> None:
     """As a spot node is: what runs there has some seconds, nothing new comes, and nothing counts as a fault."""
-    run, slow = tmp_path / "run", inject(tmp_path / "slow", "stssl.training.trainer", SLOW)
+    run = tmp_path / "run"
+    inject(raylets.faults, "stssl.training.trainer", SLOW)
     config = search_of(shards, resources={"retries": 0})
-    config["recipe"]["training"] |= {"steps": 27}
+    config["recipe"]["training"] |= {"steps": 18}
     spot, _ = raylets.add(num_cpus=1), raylets.add(num_cpus=1)
-    process = start(raylets, "search", write(config), "--out", run, "--address", raylets.address, slow=slow)
+    process = start(raylets, "search", write(config), "--out", run, "--address", raylets.address)
     wait_for(run, lambda log: sum(e["event"] == "result" for e in log) >= 3, process)
     raylets.drain(spot, seconds=3)
     time.sleep(4)
@@ -161,10 +162,11 @@ def test_a_node_that_is_drained_with_notice(
 
 def test_a_frozen_worker_is_ended(raylets: Raylets, shards: Path, write: Callable[..., Path], tmp_path: Path) -> None:
     """Its watchdog is frozen with it; what the driver hears of it no more are heartbeats."""
-    run, slow = tmp_path / "run", inject(tmp_path / "slow", "stssl.training.trainer", SLOW)
+    run = tmp_path / "run"
+    inject(raylets.faults, "stssl.training.trainer", SLOW)
     config = search_of(shards, trials=3, scheduler={"name": "none"}, resources={"hang_minutes": 0.2, "code_retries": 1})
     raylets.add(num_cpus=1)
-    process = start(raylets, "search", write(config), "--out", run, "--address", raylets.address, slow=slow)
+    process = start(raylets, "search", write(config), "--out", run, "--address", raylets.address)
     wait_for(run, lambda log: sum(e["event"] == "result" for e in log) >= 3, process)
     workers = [pid for pid, name in processes(raylets.pid).items() if name.startswith("ray::ResourceTrainable")]
     assert len(workers) == 1
@@ -173,3 +175,28 @@ def test_a_frozen_worker_is_ended(raylets: Raylets, shards: Path, write: Callabl
     assert process.returncode == 0, out + err
     (lost,) = (e for e in check_whole(run, []) if e["event"] == "lost")
     assert lost["kind"] == "hung" and lost["reason"] == "no sign of life from its worker for 0.2 minutes"
+
+
+def test_workers_that_leak_are_retired(
+    raylets: Raylets, shards: Path, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    run, pids = tmp_path / "run", tmp_path / "pids"
+    code = f"""
+LEAK_BYTES = -(1 << 40)  # everything leaks
+def _noted(self, config, original=RecipeTrial._make_trainer):
+    with open({str(pids)!r}, "a") as file:
+        file.write(f"{{os.getpid()}} {{config['trial']}}\\n")
+    return original(self, config)
+RecipeTrial._make_trainer = _noted
+"""
+    inject(raylets.faults, "stssl.search.trial", code)
+    raylets.add(num_cpus=1)
+    config = search_of(
+        shards, trials=3, scheduler={"name": "none"}, resources={"retries": 0}, replicates={"top": 1, "seeds": 2}
+    )
+    process = start(raylets, "search", write(config), "--out", run, "--address", raylets.address)
+    out, err = ended(process)
+    assert process.returncode == 0, out + err
+    assert not any(e["event"] == "lost" for e in check_whole(run, [])), "nobody's fault"
+    began = [line.split() for line in pids.read_text().splitlines()]
+    assert len({pid for pid, _ in began}) >= 3 and max(Counter(pid for pid, _ in began).values()) <= 3
