@@ -147,7 +147,6 @@ def test_a_node_that_is_drained_with_notice(
     run = tmp_path / "run"
     inject(raylets.faults, "stssl.training.trainer", SLOW)
     config = search_of(shards, resources={"retries": 0})
-    config["recipe"]["training"] |= {"steps": 18}
     spot, _ = raylets.add(num_cpus=1), raylets.add(num_cpus=1)
     process = start(raylets, "search", write(config), "--out", run, "--address", raylets.address)
     wait_for(run, lambda log: sum(e["event"] == "result" for e in log) >= 3, process)
@@ -164,7 +163,8 @@ def test_a_frozen_worker_is_ended(raylets: Raylets, shards: Path, write: Callabl
     """Its watchdog is frozen with it; what the driver hears of it no more are heartbeats."""
     run = tmp_path / "run"
     inject(raylets.faults, "stssl.training.trainer", SLOW)
-    config = search_of(shards, trials=3, scheduler={"name": "none"}, resources={"hang_minutes": 0.2, "code_retries": 1})
+    config = search_of(shards, trials=2, scheduler={"name": "none"}, resources={"hang_minutes": 0.2, "code_retries": 1})
+    config["replicates"] = {"top": 1, "seeds": 2}
     raylets.add(num_cpus=1)
     process = start(raylets, "search", write(config), "--out", run, "--address", raylets.address)
     wait_for(run, lambda log: sum(e["event"] == "result" for e in log) >= 3, process)
