@@ -24,10 +24,12 @@ pytestmark = pytest.mark.soak
 # Slows down what a node may be killed in: training, and the saving of a checkpoint before it takes its place.
 SLOW = """
 def _slow(self, *arguments, original=Trainer.run_interval, **more):
-    time.sleep(0.25)
+    if not Path({path!r}).exists():
+        time.sleep(0.25)
     return original(self, *arguments, **more)
 Trainer.run_interval = _slow
 
+from pathlib import Path
 from stssl import files
 import os as system
 class Os:
@@ -35,7 +37,7 @@ class Os:
         return getattr(system, name)
     def replace(self, source, target):
         if "checkpoint.pt" in str(target):
-            time.sleep(0.15)
+            time.sleep(0 if Path({path!r}).exists() else 0.15)
         system.replace(source, target)
 files.os = Os()
 """
@@ -116,7 +118,7 @@ def test_submitted_and_submitted_again_when_the_head_was_lost(
 @pytest.mark.timeout(900)
 def test_twenty_nodes_lost(raylets: Raylets, shards: Path, write: Callable[..., Path], tmp_path: Path) -> None:
     run = tmp_path / "run"
-    inject(raylets.faults, "stssl.training.trainer", SLOW)
+    inject(raylets.faults, "stssl.training.trainer", SLOW.format(path=str(tmp_path / "fast")))
     config = search_of(shards, trials=12, resources={"retries": 0}, scheduler={"grace_steps": 4})
     config["recipe"]["training"] |= {"steps": 36}
     for _ in range(2):
@@ -133,6 +135,7 @@ def test_twenty_nodes_lost(raylets: Raylets, shards: Path, write: Callable[..., 
         raylets.kill(chance.choice(raylets.nodes))
         lost += 1
         raylets.add(num_cpus=1)
+    (tmp_path / "fast").touch()
     out, err = ended(process, 400)
     assert lost == 20, "the search was over before the last loss"
     assert process.returncode == 0, out + err
@@ -145,7 +148,7 @@ def test_a_node_that_is_drained_with_notice(
 ) -> None:
     """As a spot node is: what runs there has some seconds, nothing new comes, and nothing counts as a fault."""
     run = tmp_path / "run"
-    inject(raylets.faults, "stssl.training.trainer", SLOW)
+    inject(raylets.faults, "stssl.training.trainer", SLOW.format(path=str(tmp_path / "fast")))
     config = search_of(shards, resources={"retries": 0})
     spot, _ = raylets.add(num_cpus=1), raylets.add(num_cpus=1)
     process = start(raylets, "search", write(config), "--out", run, "--address", raylets.address)
@@ -153,6 +156,7 @@ def test_a_node_that_is_drained_with_notice(
     raylets.drain(spot, seconds=3)
     time.sleep(4)
     raylets.kill(spot)
+    (tmp_path / "fast").touch()
     out, err = ended(process)
     assert process.returncode == 0, out + err
     log = check_whole(run, [])
@@ -162,7 +166,7 @@ def test_a_node_that_is_drained_with_notice(
 def test_a_frozen_worker_is_ended(raylets: Raylets, shards: Path, write: Callable[..., Path], tmp_path: Path) -> None:
     """Its watchdog is frozen with it; what the driver hears of it no more are heartbeats."""
     run = tmp_path / "run"
-    inject(raylets.faults, "stssl.training.trainer", SLOW)
+    inject(raylets.faults, "stssl.training.trainer", SLOW.format(path=str(tmp_path / "fast")))
     config = search_of(shards, trials=2, scheduler={"name": "none"}, resources={"hang_minutes": 0.2, "code_retries": 1})
     config["replicates"] = {"top": 1, "seeds": 2}
     raylets.add(num_cpus=1)
@@ -171,6 +175,7 @@ def test_a_frozen_worker_is_ended(raylets: Raylets, shards: Path, write: Callabl
     workers = [pid for pid, name in processes(raylets.pid).items() if name.startswith("ray::ResourceTrainable")]
     assert len(workers) == 1
     os.kill(workers[0], signal.SIGSTOP)
+    (tmp_path / "fast").touch()
     out, err = ended(process)
     assert process.returncode == 0, out + err
     (lost,) = (e for e in check_whole(run, []) if e["event"] == "lost")

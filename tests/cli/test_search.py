@@ -255,29 +255,3 @@ def test_first_point_is_the_recipe_file(shards: Path, write: Callable[..., Path]
     assert done.returncode == 0, done.stderr
     assert "seed: 7" in done.stdout and "rungs at steps 1, 3, 9" in done.stdout
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.soak
-@pytest.mark.timeout(600)
-def test_a_full_disk_stops_the_driver_with_a_sentence(shards: Path, write: Callable[..., Path], tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    code = f"""
-import os, sys
-from stssl.search import ledger
-from stssl.cli.app import main
-
-class FullDisk:
-    calls = 0
-    def __getattr__(self, name):
-        return getattr(os, name)
-    def fsync(self, handle):
-        self.calls += 1
-        if self.calls > 5:
-            raise OSError(28, "No space left on device")
-        os.fsync(handle)
-
-ledger.os = FullDisk()
-sys.exit(main(["search", {str(write(search_of(shards)))!r}, "--out", {str(run)!r}, "--cpus", "1"]))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=200)
-    assert done.returncode == 2 and "No space left on device" in done.stderr and "Traceback" not in done.stderr

@@ -43,7 +43,7 @@ def test_thirty_kills_change_nothing(shards: Path, write: Callable[..., Path], t
     done = launch("search", space, "--out", tmp_path / "undisturbed", "--cpus", "1")
     assert done.returncode == 0, done.stderr
 
-    chance, victims = random.Random(1), ["driver"] * 7 + ["worker"] * 22 + ["node"]
+    chance, victims = random.Random(1), ["driver"] * 4 + ["worker"] * 25 + ["node"]
     chance.shuffle(victims)
     command: list[Any] = ["search", space, "--out", run, "--cpus", "1"]
     process: Any = None
