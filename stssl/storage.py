@@ -22,6 +22,7 @@ from stssl.files import atomic_path
 
 T = TypeVar("T")
 CHUNK = 8 << 20
+PATIENCE_SECONDS = 600.0  # for a bucket that does not answer in the middle of a search: results are worth the wait
 # what no further attempt will change: S3, GCS, Azure
 _FINAL = (
     "ACCESS_DENIED", "AccessDenied", "NoSuchBucket", "InvalidAccessKeyId", "SignatureDoesNotMatch", "PERMISSION_DENIED",

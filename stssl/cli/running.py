@@ -13,7 +13,7 @@ import typer
 
 from stssl.cli.common import duration, errors, out
 from stssl.errors import RunError
-from stssl.storage import Folder
+from stssl.storage import PATIENCE_SECONDS, Folder
 
 if TYPE_CHECKING:
     from stssl.data.dataset import Dataset
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from stssl.search.space import Space
     from stssl.search.study import Study
     from stssl.training.recipe import Recipe
-
-
-PATIENCE_SECONDS = 600.0  # for a bucket that does not answer
 
 
 def run(

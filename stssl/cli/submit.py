@@ -60,7 +60,7 @@ def submit(
     shards = config.recipe["data"]["shards"]
     if not here and not is_uri(shards):
         errors.print(f"note: every node is to find the shards at {shards}", markup=False)
-    arguments = ["search", jobs.SPACE, "--out", run, "--go-on", *(["--dry-run"] if dry_run else [])]
+    arguments = ["search", jobs.SPACE, "--out", run, "--go-on"]
     if isinstance(there, clusters.KubeRay | clusters.Slurm):
         _hand_over(there, config, arguments, run, dry_run)
         return
@@ -75,6 +75,7 @@ def submit(
         if there is not None:
             address = stack.enter_context(there.reach(_say))
         python = sys.executable if here and python == "python" else python
+        arguments += ["--address", "auto", *(["--dry-run"] if dry_run else [])]
         grows = {clusters.GROWTH: json.dumps(there.growth)} if there is not None and there.growth else {}
         _run_job(jobs.Jobs(str(address)), config, arguments, run, python, grows, follow or dry_run)
 
@@ -112,7 +113,7 @@ def _run_job(
 ) -> None:
     if job := queue.at_work(run):
         raise RunError(f"job {job} is at work in {run} already; see what it prints with: {_logs(queue, job)}")
-    job = queue.submit([*arguments, "--address", "auto"], config, run, python, environment)
+    job = queue.submit(arguments, config, run, python, environment)
     _say(f"job {job}: the driver runs on the cluster; the run folder is {run}")
     if not follow:
         _what_next(queue, job, run)

@@ -93,16 +93,18 @@ class Jobs:
         """What the server says, or one sentence on why it does not."""
         try:
             return call()
-        except self._refused:
-            raise RunError(
+        except (self._refused, ConnectionError, OSError, RuntimeError) as error:
+            raise self._fault(error) from None
+
+    def _fault(self, error: Exception) -> RunError:
+        if isinstance(error, self._refused):
+            return RunError(
                 f"{self.address}: wants a token that this machine does not have, or has another one; put the cluster's token "
                 "into RAY_AUTH_TOKEN, or its file into RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token (a cluster without "
                 "authentication: RAY_AUTH_MODE=disabled)"
-            ) from None
-        except (ConnectionError, OSError) as error:
-            raise RunError(f"{self.address}: no Ray jobs server answers there: {_first_line(error)}") from None
-        except RuntimeError as error:
-            raise RunError(f"{self.address}: Ray's jobs server refuses: {_first_line(error)}") from None
+            )
+        what = "no Ray jobs server answers there" if isinstance(error, OSError) else "Ray's jobs server refuses"
+        return RunError(f"{self.address}: {what}: {(str(error).splitlines() or [type(error).__name__])[0][:300]}")
 
     def at_work(self, run: str) -> str | None:
         """The job that works on a run folder, if there is one."""
@@ -147,7 +149,7 @@ class Jobs:
                     )
                 except RuntimeError as error:
                     if "try again later" not in str(error) or time.monotonic() > until:
-                        return str(self._ask(_raiser(error)))
+                        raise self._fault(error) from None
                     time.sleep(1)
 
     def status(self, job: str) -> tuple[str, int | None]:
@@ -167,14 +169,3 @@ class Jobs:
                 write(text)
 
         self._ask(lambda: asyncio.run(tail()))
-
-
-def _raiser(error: Exception) -> Callable[[], Any]:
-    def call() -> Any:
-        raise error
-
-    return call
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]

@@ -19,13 +19,12 @@ from stssl.search import cluster, trial_folder
 from stssl.search.pulse import Heart
 from stssl.search.trial_folder import ERROR, HANG
 from stssl.search.watchdog import Watchdog
-from stssl.storage import Folder
+from stssl.storage import PATIENCE_SECONDS, Folder
 from stssl.training.evaluate import Diverged
 from stssl.training.recipe import Recipe
 from stssl.training.trainer import Trainer
 
 LEAK_BYTES = 2 << 30  # a worker that has kept so much more than after its first trial leaks, and is retired
-PATIENCE_SECONDS = 600.0  # for a bucket that does not answer: a result is worth the wait
 
 
 class RecipeTrial(tune.Trainable):
@@ -44,9 +43,8 @@ class RecipeTrial(tune.Trainable):
         self.leaks = False
         self.heart = Heart(config["listener"], config["hang_minutes"])
         share = float(config["gpus"])
-        if (
-            torch.cuda.is_available() and 0 < share < 1
-        ):  # Ray counts shares of a GPU, and leaves it to us to keep to them
+        # Ray counts shares of a GPU, and leaves it to us to keep to them
+        if torch.cuda.is_available() and 0 < share < 1:
             torch.cuda.set_per_process_memory_fraction(share)
         self._begin(config)
 
