@@ -188,9 +188,9 @@ def _timed(recipe: dict[str, Any], cpus: int, gpus: float) -> float:
 
 
 def lines(nodes: list[Node]) -> list[str]:
-    """The nodes in a few lines, equal ones together."""
+    """The nodes in a few lines, equal ones together, the largest first."""
     counts: dict[str, int] = {}
-    for node in nodes:
+    for node in sorted(nodes, key=lambda n: (-n.resources.get("GPU", 0), -n.resources.get("CPU", 0))):
         have = f"{node.resources.get('CPU', 0):g} CPUs, {node.resources.get('GPU', 0):g} GPUs"
         counts[have] = counts.get(have, 0) + 1
     return [f"{count} node{'s' if count > 1 else ''} with {have}" for have, count in counts.items()]

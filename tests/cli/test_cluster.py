@@ -90,7 +90,7 @@ def test_submitted_and_submitted_again_when_the_head_was_lost(
         first.add(num_cpus=1)
         first.add(num_cpus=1)
         out, err = ended(start(first, *command, first.jobs, "--dry-run"))
-        assert "cluster: 1 node with 0 CPUs, 0 GPUs, 2 nodes with 1 CPUs, 0 GPUs: each reads the shards" in out, (
+        assert "cluster: 2 nodes with 1 CPUs, 0 GPUs, 1 node with 0 CPUs, 0 GPUs: each reads the shards" in out, (
             out + err
         )
         assert "a step of the base recipe, timed just now" in out and not run.exists()
