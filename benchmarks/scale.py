@@ -1,7 +1,7 @@
 """How far does one driver reach? `python benchmarks/scale.py`, about five minutes on two CPU cores; prints JSON.
 
 Trials that only sleep, on 1, 4, 16 and 64 workers of simulated nodes (real raylets on this machine that claim eight CPUs
-each). Nothing is computed, so what is lost is lost to the driver, to Ray, and to two cores that carry all of it.
+each). Nothing is computed, so what is lost is lost to the driver, to Ray, and to the few cores that carry all of it.
 
 - `efficiency`: of the time of all workers, the part that was slept, between the moment when every worker has reported and the
   one when no trial is left to begin.
@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from search import Bare, SearchAlone, search_config  # sets Ray's environment before Ray is imported
+from search import SearchAlone, search_config  # sets Ray's environment before Ray is imported
+from sleeper import Sleeper
 
 # isort: split
 import ray
@@ -39,14 +40,6 @@ from stssl.search.study import Study
 
 CPUS_PER_NODE, REPORTS = 8, 5
 os.environ["STSSL_SLEEP"] = "0"
-
-
-class Sleeper(Bare):
-    """Sleeps, then reports; the study says when a trial is over."""
-
-    def step(self) -> dict[str, Any]:
-        time.sleep(float(os.environ["STSSL_SLEEP"]))
-        return {**super().step(), "done": False}
 
 
 def run(workers: int, seconds: float, rounds: int) -> dict[str, Any]:

@@ -58,6 +58,7 @@ from stssl.training.recipe import PLUGINS, Recipe
 
 sys.path.insert(0, str(Path(__file__).parent))
 from search_curves import CURVES, GRID, RUNGS, base_recipe
+from sleeper import Bare, Driven
 
 Table = dict[frozenset[tuple[str, Any]], list[float]]
 Rungs = list[int]
@@ -239,35 +240,6 @@ def ratio(a: Any, b: Any) -> dict[str, Any]:
     drawn = a[picks].mean(axis=1) / b[picks].mean(axis=1)
     low, high = np.percentile(drawn, [2.5, 97.5])
     return {"ratio": round(a.mean() / b.mean(), 2), "interval_95": [round(low, 2), round(high, 2)]}
-
-
-class Bare(tune.Trainable):
-    """Reports five times, and does nothing."""
-
-    def setup(self, config: dict[str, Any]) -> None:
-        self.count = 0
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self.count = 0
-        return True
-
-    def step(self) -> dict[str, Any]:
-        self.count += 1
-        result = {"step": self.count, "seconds": 0.0, "train": {}, "validation": {"accuracy": 0.5}}
-        return {"outcome": json.dumps({"result": result}), "done": self.count == 5}
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing to keep."""
-
-    def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing was kept."""
-
-
-class Driven(Bare):
-    """The same where the study says when a trial is over."""
-
-    def step(self) -> dict[str, Any]:
-        return {**super().step(), "done": False}
 
 
 def overhead(rounds: int) -> dict[str, Any]:

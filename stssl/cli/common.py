@@ -37,6 +37,18 @@ RunFolder = Annotated[
 ]
 
 
+def _on_disk(path: str) -> Path:
+    if is_uri(path):
+        raise typer.BadParameter(f"{path}: a folder of this machine is needed here")
+    return Path(path)
+
+
+OutOnDisk = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="FOLDER", parser=_on_disk, help="Folder for the files. [default: in RUN]"),
+]
+
+
 @contextmanager
 def progress(label: str, total: int) -> Iterator[Any]:
     """A progress bar with the time left on a terminal, nothing elsewhere; yields a function that moves it.

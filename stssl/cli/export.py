@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from stssl.cli.common import RunFolder, opened, out
+from stssl.cli.common import OutOnDisk, RunFolder, opened, out
 
 
 def export(
     folder: RunFolder,
-    target: Annotated[Path | None, typer.Option("--out", help="Folder for the bundle. [default: RUN/best]")] = None,
+    target: OutOnDisk = None,
     trial: Annotated[str | None, typer.Option(help="A trial or replicate instead of the winner.")] = None,
 ) -> None:
     """Export the winner of a search, or one of its trials: recipe, student for timm, model card.

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from stssl.cli.common import RunFolder, opened, out
+from stssl.cli.common import OutOnDisk, RunFolder, opened, out
 
 
 def report(
     folder: RunFolder,
-    target: Annotated[Path | None, typer.Option("--out", help="Folder for the files. [default: RUN]")] = None,
+    target: OutOnDisk = None,
 ) -> None:
     """Write the report of a search anew, finished or not.
 

@@ -101,8 +101,7 @@ def timed(config: SearchConfig, recipe: Recipe, dataset: Dataset, folder: Folder
 
         if config.resources.gpus and not torch.cuda.is_available():
             return None
-        torch.set_num_threads(config.resources.cpus)
-        return cost.seconds_per_step(recipe, dataset, "cuda" if config.resources.gpus else "cpu")
+        return cost.seconds_per_step(recipe, dataset, config.resources)
     ray_environment.prepare(address)
     from stssl.search import cluster, preflight
 
@@ -222,12 +221,14 @@ def tell(folder: Folder, study: Study) -> None:
             "  best/            recipe.yaml, student.safetensors (for timm), model.json, README.md (the model card)"
         )
     out.print("  report.html      open it in a browser; report.png and trials.parquet hold the same for other uses")
-    out.print("  ledger.jsonl     every event; trials/ holds checkpoints, ray/ Ray Tune's own logs")
+    logs = ", ray/ Ray Tune's own logs" if folder.path else ""
+    out.print(f"  ledger.jsonl     every event; trials/ holds checkpoints{logs}")
     out.print("\nWhat to type next:")
     if study.state.winner is not None:
-        out.print(
-            f"  python launch.py train {where}/best/recipe.yaml --set seed=7      the best recipe again",
-        )
-        out.print(f"  python launch.py evaluate {where}/best      the exported student on validation")
+        best = f"{where}/best" if folder.path else "best"
+        if folder.path is None:
+            out.print(f"  python launch.py export {where} --out {best}      recipe and student on your machine")
+        out.print(f"  python launch.py train {best}/recipe.yaml --set seed=7      the best recipe again")
+        out.print(f"  python launch.py evaluate {best}      the exported student on validation")
     out.print(f"  python launch.py status {where}      the trials as a table")
     out.print(f"  python launch.py extend {where} --set trials={2 * study.config.trials}      search on")

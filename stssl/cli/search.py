@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -31,7 +33,9 @@ def search(
     set_: Set = [],  # noqa: B006
     address: Address = None,
     cpus: Cpus = None,
-    go_on: Annotated[bool, typer.Option("--go-on", help="Resume where --out is this search already.")] = False,
+    go_on: Annotated[
+        bool, typer.Option("--go-on", help="Resume where --out is this search already; 0 after `stop`.")
+    ] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Search a space: trials with early stopping, replicates of the best, the winner exported, a report.
@@ -60,7 +64,8 @@ def search(
         return
     if go_on and run_folder.exists(run):
         run_folder.update(run, config, run_folder.load(run)[1])
-        running.run(run, address, cpus, config)
+        with _as_asked(run):
+            running.run(run, address, cpus, config)
         return
     run_folder.check_free(run)
 
@@ -77,7 +82,19 @@ def search(
         )
 
     note_absent(recipe, dataset)
-    running.run(run, address, cpus, config, create, (space, dataset))
+    with _as_asked(run) if go_on else nullcontext():
+        running.run(run, address, cpus, config, create, (space, dataset))
+
+
+@contextmanager
+def _as_asked(run: Folder) -> Iterator[None]:
+    """To whatever would start a failed job again, one that `stop` has ended is done."""
+    from stssl.search import run_folder
+
+    try:
+        yield
+    except typer.Exit as end:
+        raise typer.Exit(end.exit_code if run.size(run_folder.STOP) is None else 0) from None
 
 
 def _tell_plan(config: SearchConfig, space: Space, dataset: Dataset, run: Folder, address: str | None) -> None:

@@ -62,6 +62,10 @@ def submit(
         errors.print(f"note: every node is to find the shards at {shards}", markup=False)
     arguments = ["search", jobs.SPACE, "--out", run, "--go-on"]
     if isinstance(there, clusters.KubeRay | clusters.Slurm):
+        if follow or python != "python":
+            raise ConfigError(
+                f"submit: --follow and --python are for Ray jobs; {cluster} is for another kind of cluster"
+            )
         _hand_over(there, config, arguments, run, dry_run)
         return
     if dry_run and there is not None and not here:
@@ -77,6 +81,10 @@ def submit(
         python = sys.executable if here and python == "python" else python
         arguments += ["--address", "auto", *(["--dry-run"] if dry_run else [])]
         grows = {clusters.GROWTH: json.dumps(there.growth)} if there is not None and there.growth else {}
+        if there is not None and not here:  # what leads there now is closed when this command ends
+            _say(
+                f"  ray dashboard {cluster} --port {there.port} --remote-port {there.port}      opens the way there again, for:"
+            )
         _run_job(jobs.Jobs(str(address)), config, arguments, run, python, grows, follow or dry_run)
 
 

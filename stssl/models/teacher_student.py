@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
@@ -63,6 +64,7 @@ class Networks(nn.Module):
         distilled: What of the teacher the student matches; None without distillation.
         predictor: From the student's pooled feature to the teacher's, where that is matched.
         timm_arguments: `timm.create_model` arguments of the student (None without one).
+        share: Where several processes share out a pass, what does that: called with the pass and its batch.
 
     Raises:
         ConfigError: timm refuses the structure.
@@ -81,6 +83,7 @@ class Networks(nn.Module):
         classes: int,
     ) -> None:
         super().__init__()
+        self.share: Callable[..., Outputs] | None = None
         self.teacher: Injection | None = None
         self.student: ImageNetwork | None = None
         self.predictor: nn.Module | None = None
@@ -116,11 +119,11 @@ class Networks(nn.Module):
             place: [B, 2] float32 degrees, NaN = unknown.
             time: [B] float64 days since 1970-01-01 UTC, NaN = unknown.
         """
-        if role == "student":
-            assert self.student is not None
-            return self.student(images)
-        assert self.teacher is not None
-        return self.teacher(images, place, time)
+        network = self.student if role == "student" else self.teacher
+        assert network is not None
+        batch = (images,) if role == "student" else (images, place, time)
+        outputs: Outputs = network(*batch) if self.share is None else self.share(network, *batch)
+        return outputs
 
     def to_match(self, role: Role, outputs: Outputs) -> Tensor:
         """What distillation compares, [B, D]: the student's through the predictor where there is one."""

@@ -17,6 +17,7 @@ from stssl.search.asha import SchedulerConfig, rungs
 from stssl.search.parameter import Parameter
 from stssl.search.sampler import SamplerConfig
 from stssl.search.space import Space
+from stssl.storage import is_uri
 from stssl.training.recipe import PLUGINS, Recipe, on_base, read_data
 
 
@@ -127,7 +128,8 @@ class SearchConfig(cfg.Config):
         elif isinstance(data.get("recipe"), dict):
             data["recipe"] = on_base(data["recipe"], path)
         if isinstance(data.get("warm_start"), list):  # like points, from the folder of the file
-            data["warm_start"] = [str(path.parent / w) if isinstance(w, str) else w for w in data["warm_start"]]
+            here = lambda w: str(path.parent / w) if isinstance(w, str) and not is_uri(w) else w  # noqa: E731
+            data["warm_start"] = [here(w) for w in data["warm_start"]]
         fixed: dict[str, Any] = {}
         if isinstance(data.get("space"), dict):
             data["space"], fixed = shorthand.expand(data["space"], str(path))

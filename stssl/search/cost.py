@@ -11,9 +11,10 @@ import torch
 from stssl.data.dataset import Dataset
 from stssl.errors import RunError
 from stssl.search.asha import Scheduler
-from stssl.search.config import SearchConfig
+from stssl.search.config import ResourceConfig, SearchConfig
 from stssl.training.evaluate import Diverged
 from stssl.training.recipe import Recipe
+from stssl.training.team import team_for
 from stssl.training.trainer import Trainer
 
 TIMED_STEPS, TIMED_SECONDS = 5, 20.0
@@ -38,22 +39,28 @@ def expected(config: SearchConfig) -> Cost:
     return Cost(steps, (config.replicates.top + 1) * config.replicates.seeds * ladder[-1])
 
 
-def seconds_per_step(recipe: Recipe, dataset: Dataset, device: torch.device | str) -> float:
+def seconds_per_step(recipe: Recipe, dataset: Dataset, resources: ResourceConfig) -> float:
     """Train a few steps of a recipe and an evaluation's share of one.
 
     Args:
         recipe: Which one.
         dataset: Its data.
-        device: Where to compute.
+        resources: Of a trial; without a GPU on this machine, its CPUs alone.
 
     Returns:
         Seconds, the median of TIMED_STEPS or as many as fit into TIMED_SECONDS, after one to warm up. Evaluations are in it.
     """
+    torch.set_num_threads(resources.cpus)
+    device = "cuda" if resources.gpus and torch.cuda.is_available() else "cpu"
+    team = team_for(resources.gpus, resources.cpus)
     try:
-        return _timed(Trainer(recipe, dataset, device), torch.device(device).type == "cuda")
+        return _timed(Trainer(recipe, dataset, device, team), device == "cuda")
     except (Diverged, RuntimeError, MemoryError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise RunError(f"the base recipe does not train on {device}: {first}") from None
+    finally:
+        if team:
+            team.close()
 
 
 def _timed(trainer: Trainer, cuda: bool) -> float:

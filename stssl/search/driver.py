@@ -16,6 +16,8 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.air.execution._internal import RayActorManager
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune import TuneError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
@@ -31,6 +33,18 @@ from stssl.search.trial_folder import delete_weights, hung
 from stssl.storage import Folder
 
 Observer = Callable[[Study], None]
+
+
+def _actor_task_failed(
+    self: Any, tracked_actor_task: Any, exception: Exception, told: Any = RayActorManager._actor_task_failed
+) -> None:
+    # Ray Tune would end the whole search for a worker that Ray's memory monitor has ended: it knows errors of actors only.
+    if isinstance(exception, RayError) and not isinstance(exception, RayActorError | RayTaskError):
+        exception = RayActorError(error_msg=str(exception))
+    told(self, tracked_actor_task, exception)
+
+
+RayActorManager._actor_task_failed = _actor_task_failed  # type: ignore[method-assign]
 
 
 class _Searcher(Searcher):

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
-import torch
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -23,7 +22,7 @@ from stssl.data.schema import Card
 from stssl.data.shards import read_card
 from stssl.errors import RunError, StsslError
 from stssl.search import cluster, cost
-from stssl.search.config import SearchConfig
+from stssl.search.config import ResourceConfig, SearchConfig
 from stssl.storage import Folder
 from stssl.training.recipe import Recipe
 
@@ -169,11 +168,10 @@ def timed_on_a_node(config: SearchConfig, recipe: dict[str, Any]) -> float | Non
     resources = config.resources
     if not any(cluster.fitting(resources, node["Resources"]) for node in ray.nodes() if node["Alive"]):
         return None
-    job = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, resources=resources.custom, max_retries=0)(
-        _timed
-    )
+    wants: dict[str, Any] = {"num_cpus": resources.cpus, "num_gpus": resources.gpus, "resources": resources.custom}
+    job = ray.remote(**wants, max_retries=0, max_calls=1)(_timed)
     try:
-        return float(ray.get(job.remote(recipe, resources.cpus, resources.gpus), timeout=ANSWER_SECONDS))
+        return float(ray.get(job.remote(recipe, resources), timeout=ANSWER_SECONDS))
     except GetTimeoutError:
         return None  # others are at work there
     except RayError as error:
@@ -181,10 +179,9 @@ def timed_on_a_node(config: SearchConfig, recipe: dict[str, Any]) -> float | Non
         raise RunError(f"the base recipe does not train on the cluster: {reason.strip()}") from None
 
 
-def _timed(recipe: dict[str, Any], cpus: int, gpus: float) -> float:
-    torch.set_num_threads(cpus)
+def _timed(recipe: dict[str, Any], resources: ResourceConfig) -> float:
     made = Recipe.model_validate(recipe)
-    return cost.seconds_per_step(made, Dataset.open(made.data), "cuda" if gpus and torch.cuda.is_available() else "cpu")
+    return cost.seconds_per_step(made, Dataset.open(made.data), resources)
 
 
 def lines(nodes: list[Node]) -> list[str]:

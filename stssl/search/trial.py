@@ -22,6 +22,7 @@ from stssl.search.watchdog import Watchdog
 from stssl.storage import PATIENCE_SECONDS, Folder
 from stssl.training.evaluate import Diverged
 from stssl.training.recipe import Recipe
+from stssl.training.team import Leader, team_for
 from stssl.training.trainer import Trainer
 
 LEAK_BYTES = 2 << 30  # a worker that has kept so much more than after its first trial leaks, and is retired
@@ -38,9 +39,10 @@ class RecipeTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         torch.set_num_threads(max(1, int(config["cpus"])))
+        self.team: Leader | None = None
         self.node = ray.get_runtime_context().get_node_id()
         self.memory: int | None = None  # after the first trial
-        self.leaks = False
+        self.spent = False  # no trial is to begin in this process any more
         self.heart = Heart(config["listener"], config["hang_minutes"])
         share = float(config["gpus"])
         # Ray counts shares of a GPU, and leaves it to us to keep to them
@@ -54,7 +56,7 @@ class RecipeTrial(tune.Trainable):
         del self.trainer  # whose memory is not counted
         gc.collect()
         now = resident_bytes()
-        self.leaks = self.memory is not None and now - self.memory > LEAK_BYTES
+        self.spent = self.spent or (self.memory is not None and now - self.memory > LEAK_BYTES)
         self.memory = self.memory or now
         self._begin(new_config)
         return True
@@ -67,6 +69,8 @@ class RecipeTrial(tune.Trainable):
         self.watchdog = Watchdog(self.folder, HANG, 60 * config["hang_minutes"])
         self.trainer: Trainer | None = None
         self.failure: dict[str, str] | None = None
+        if self.spent:
+            return  # see step
         try:
             with self.watchdog:
                 self.trainer = self._make_trainer(config)
@@ -77,7 +81,8 @@ class RecipeTrial(tune.Trainable):
         recipe = Recipe.model_validate(config["recipe"])
         dataset = Dataset.open(recipe.data)
         device = "cuda" if torch.cuda.is_available() and config["gpus"] > 0 else "cpu"
-        trainer = Trainer(recipe, dataset, device)
+        self.team = self.team or team_for(config["gpus"], config["cpus"])
+        trainer = Trainer(recipe, dataset, device, self.team)
         try:
             state = trial_folder.load(self.folder, device)
             if state is not None:
@@ -85,11 +90,11 @@ class RecipeTrial(tune.Trainable):
         except CheckpointError:
             # Damaged on disk: a recipe is deterministic, so training it again gives the same results.
             trial_folder.put_aside(self.folder)
-            trainer = Trainer(recipe, dataset, device)
+            trainer = Trainer(recipe, dataset, device, self.team)
         return trainer
 
     def step(self) -> dict[str, Any]:
-        if self.leaks or self.node in cluster.draining():
+        if self.failure is None and (self.spent or self.node in cluster.draining()):
             self.heart.leave()
         if self.failure is None and self.trainer is not None:
             try:
@@ -122,6 +127,9 @@ class RecipeTrial(tune.Trainable):
 
     def _explain(self, error: Exception) -> dict[str, str]:
         """Kind and one line of a failure; the traceback goes into the trial's folder."""
+        if self.team:  # the others wait in the middle of something
+            self._disband()
+            self.spent = True
         if isinstance(error, Diverged):
             kind = "diverged"
         elif isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error):
@@ -141,7 +149,13 @@ class RecipeTrial(tune.Trainable):
                 pass  # the folder itself may be the fault; the reason is on record anyway
         return {"kind": kind, "reason": reason}
 
+    def _disband(self) -> None:
+        if self.team:
+            self.team.close()
+            self.team = None
+
     def cleanup(self) -> None:
+        self._disband()
         self.watchdog.close()
         self.heart.stop()
 

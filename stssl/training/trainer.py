@@ -1,4 +1,4 @@
-"""The trainer: one recipe on one device.
+"""The trainer: one recipe on one device, or on those of a team.
 
 All randomness of a step is a function of (seed, step), and the batches are too. So a checkpoint holds no
 generator, evaluation in between disturbs nothing, and a resumed run is the uninterrupted run bit for bit.
@@ -33,6 +33,7 @@ from stssl.training.optim import lr_factor, make_optimizer
 from stssl.training.parts import algorithm_of, autocast, networks_of
 from stssl.training.quality import judge
 from stssl.training.recipe import Recipe
+from stssl.training.team import Team
 
 # Streams of random numbers: the first number of each seed key, since zeros at its end would not tell keys apart.
 WEIGHTS, STEP, VIEWS = 1, 2, 3
@@ -47,6 +48,7 @@ class _Weak(NamedTuple):
     """Weak views, and what the network that makes the targets says about them."""
 
     images: Tensor  # [U, C, H, W]
+    of: Batch
     outputs: Outputs
     labeled: Tensor | None  # [B, K] logits on weak views of labeled images, where they were asked for
     blank: Tensor | None  # [1, K]
@@ -58,7 +60,8 @@ class Trainer:
     Args:
         recipe: What to train.
         dataset: Opened with the recipe's own `data`.
-        device: Where to train.
+        device: Where to train; a team's own devices go before it.
+        team: With which other processes.
 
     Attributes:
         step: Finished optimizer steps.
@@ -69,8 +72,11 @@ class Trainer:
         ConfigError: The recipe does not fit the data.
     """
 
-    def __init__(self, recipe: Recipe, dataset: Dataset, device: torch.device | str = "cpu") -> None:
-        self.recipe, self.dataset, self.device = recipe, dataset, torch.device(device)
+    def __init__(
+        self, recipe: Recipe, dataset: Dataset, device: torch.device | str = "cpu", team: Team | None = None
+    ) -> None:
+        self.recipe, self.dataset, self.team = recipe, dataset, team
+        self.device = team.device if team else torch.device(device)
         dataset.settle(self.device)
         self.step = 0
         self.history: list[dict[str, Any]] = []
@@ -78,6 +84,9 @@ class Trainer:
         seed_everything(WEIGHTS, recipe.seed)
         self.networks = networks_of(recipe, dataset.channels, len(dataset.classes)).to(self.device)
         self.ema = ModelEmaV3(self.networks, decay=recipe.training.ema_decay, exclude_buffers=True)
+        if team:
+            team.tell("make", recipe.dump())
+            team.join(self.networks, self.ema.module)
         parity = recipe.parity == "reference"
         self.optimizer = make_optimizer(
             self.networks, recipe.optimizer, parity and recipe.framework == "teacher_student"
@@ -107,6 +116,8 @@ class Trainer:
         """
         if until_step > self.recipe.training.steps:
             raise ConfigError(f"step {until_step} is beyond training.steps {self.recipe.training.steps}")
+        if self.team:
+            self.team.tell("train", until_step)
         self._sums, first = {}, self.step
         while self.step < until_step:
             self._train_step()
@@ -165,6 +176,8 @@ class Trainer:
         self._note("loss", loss)
         self.optimizer.zero_grad()
         loss.backward()
+        if self.team:
+            self.team.average(self.networks)
         self.optimizer.step()
         self.ema.update(self.networks)
         self.step += 1
@@ -179,7 +192,7 @@ class Trainer:
         outputs, known = source(role, images, unlabeled.place, unlabeled.time), None
         if self.algorithm.uses_labeled and not as_it_trains:  # else what it says in learning serves
             known = source(role, first, labeled.place, labeled.time).logits
-        return _Weak(images, outputs, known, blank)
+        return _Weak(images, unlabeled, outputs, known, blank)
 
     def _judge(self, targets: Targets, said: dict[Role, Logits], unlabeled: Batch) -> None:
         """Put on record how many pseudo-labels are believed, and how right they are."""
@@ -213,8 +226,7 @@ class Trainer:
                     student.append(both[0][rows[view]])
                     teacher.append(both[1][rows[view]])
                 elif weak is not None:
-                    assert self.networks.student is not None
-                    student.append(match("student", self.networks.student(weak.images)))
+                    student.append(match("student", self.networks("student", weak.images, weak.of.place, weak.of.time)))
                     teacher.append(match("teacher", weak.outputs))
         pair = torch.cat(student), torch.cat(teacher)
         assert self.networks.distilled is not None
@@ -232,6 +244,8 @@ class Trainer:
         Args:
             split: One of `stssl.data.splits.EVALUATED`; only the end of a search and the user's own command read `test`.
         """
+        if self.team:
+            self.team.tell("evaluate", split)
         return self.deployed.evaluate(split, self.correction())
 
     @torch.no_grad()
@@ -306,3 +320,5 @@ class Trainer:
             raise CheckpointError(
                 f"{source}: its parts are not those of this version of stssl ({reason}); use another output folder"
             ) from error
+        if self.team:
+            self.team.hand_over(state)

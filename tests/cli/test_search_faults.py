@@ -140,16 +140,33 @@ def test_every_way_to_fail(shards: Path, write: Callable[..., Path], tmp_path: P
         assert [p.name for p in (run / "trials" / trial).iterdir()] == ["error.txt"]
 
 
+# Takes a fifth of the memory when it trains, and holds it.
+GREEDY = """
+def _greedy(self, *arguments, original=Trainer.run_interval):
+    import os, time
+    _greedy.held = b"x" * (os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 5)
+    time.sleep(10)
+    return original(self, *arguments)
+Trainer.run_interval = _greedy
+"""
+
+
 @pytest.mark.soak
 def test_workers_that_the_node_has_no_memory_for(
     shards: Path, write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RAY_memory_usage_threshold", "0.001")  # Ray's monitor ends every worker that it sees
-    done = launch("search", write(search_of(shards, trials=2)), "--out", tmp_path / "run", "--cpus", "1")
-    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
-    failed = [e for e in events(tmp_path / "run") if e["event"] == "failed"]
-    assert [e["kind"] for e in failed] == ["out_of_memory"] * 2
-    assert "more memory than the node has" in failed[0]["reason"]
+    greedy, config = inject(tmp_path / "greedy", "stssl.training.trainer", GREEDY), write(search_of(shards, trials=2))
+    meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    available, total = (int(meminfo[name].split()[0]) for name in ("MemAvailable", "MemTotal"))
+    # Ray's monitor ends every worker that it sees; and those that take too much while they train
+    for number, threshold in enumerate((0.001, 1.15 - available / total)):
+        monkeypatch.setenv("RAY_memory_usage_threshold", str(threshold))
+        run = tmp_path / f"run-{number}"
+        done = launch("search", config, "--out", run, "--cpus", "1", inject=greedy)
+        assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+        failed = [e for e in events(run) if e["event"] == "failed"]
+        assert [e["kind"] for e in failed] == ["out_of_memory"] * 2, failed
+        assert "more memory than the node has" in failed[0]["reason"]
 
 
 @pytest.mark.soak

@@ -21,7 +21,7 @@ from tests.cli.conftest import events, gone, inject, launch, processes, recipe_o
 SLOW = """
 def _slow(self, *arguments, original=Trainer.run_interval):
     import time
-    time.sleep(4)
+    time.sleep({seconds})
     return original(self, *arguments)
 Trainer.run_interval = _slow
 """
@@ -63,7 +63,10 @@ def test_stop_from_elsewhere_then_damaged_checkpoints(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     run = tmp_path / "run"
-    process = launch("search", write(search_of(shards)), "--out", run, "--cpus", "1", wait=False)
+    slow = inject(
+        tmp_path / "slow", "stssl.training.trainer", SLOW.format(seconds=2)
+    )  # stopped with trials to go on with
+    process = launch("search", write(search_of(shards)), "--out", run, "--cpus", "1", wait=False, inject=slow)
     wait_for(run, lambda log: len(of(log, "result")) >= 3, process)
     family = processes(process.pid)
     for command in (["extend", str(run), "--set", "trials=9"], ["resume", str(run)]):
@@ -98,7 +101,7 @@ def test_stop_from_elsewhere_then_damaged_checkpoints(
 
 @pytest.mark.soak
 def test_ctrl_c_once_and_a_polite_stop_twice(shards: Path, write: Callable[..., Path], tmp_path: Path) -> None:
-    run, slow = tmp_path / "run", inject(tmp_path / "slow", "stssl.training.trainer", SLOW)
+    run, slow = tmp_path / "run", inject(tmp_path / "slow", "stssl.training.trainer", SLOW.format(seconds=4))
     config = search_of(shards, trials=2, replicates={"top": 1, "seeds": 2}, scheduler={"name": "none"})
     command: list[Any] = ["search", write(config), "--out", run]
     terminal = lambda pid: os.killpg(pid, signal.SIGINT)  # noqa: E731 - every process of the foreground gets it

@@ -97,7 +97,7 @@ def test_the_cost(search_config: Any, make_trainer: Any) -> None:
     assert ladder[0] * 9 <= expected.steps <= ladder[-1] * 9
     assert expected.replicates == (config.replicates.top + 1) * config.replicates.seeds * ladder[-1]
     trainer = make_trainer("single")
-    assert 0 < cost.seconds_per_step(trainer.recipe, trainer.dataset, "cpu") < 20
+    assert 0 < cost.seconds_per_step(trainer.recipe, trainer.dataset, ResourceConfig()) < 20
 
 
 def test_shares_of_gpus() -> None:
