@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -90,8 +91,11 @@ def absolute(path: str) -> str:
             "of the run; leave them out, and give them in the environment (for s3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
         )
     try:
-        return path if is_uri(path) else str(Path(path).expanduser().resolve())
-    except (OSError, RuntimeError, ValueError) as error:  # a null byte, links in a circle, nobody's home
+        if "\0" in path:
+            raise ValueError("embedded null byte")
+        # links stay: what they lead to may have another name on other machines
+        return path if is_uri(path) else os.path.abspath(Path(path).expanduser())
+    except (OSError, RuntimeError, ValueError) as error:  # nobody's home
         raise ConfigError(f"{path[:80]!r}: no path: {error}") from None
 
 

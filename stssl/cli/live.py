@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from rich import live
@@ -22,11 +23,11 @@ class Live:
     """The best so far, trials by rung, failures by cause, what it has cost and the time left.
 
     Args:
-        concurrent: How many trials run at a time.
+        room: Says how many trials fit on the cluster, which may grow and shrink.
     """
 
-    def __init__(self, concurrent: int) -> None:
-        self.concurrent = concurrent
+    def __init__(self, room: Callable[[], int]) -> None:
+        self.room = room
         self.start = time.monotonic()
         self._next = 0.0
         self._said = ""
@@ -65,8 +66,9 @@ class Live:
         """What a line says."""
         state, config = study.state, study.config
         search = {s: len(state.of_kind("search", s)) for s in ("running", "paused", "stopped", "completed", "failed")}  # type: ignore[arg-type]
-        running = min(len(state.of_kind("search", "running")), self.concurrent)  # one more waits in Ray's queue
-        counts = [f"{running} running", f"{search['completed']} done"]
+        room = self.room()
+        running = min(len(state.of_kind("search", "running")), room)  # more wait in Ray's queue
+        counts = [f"{running} running" if room else "waiting for a node", f"{search['completed']} done"]
         counts += [f"{search[s]} {s}" for s in ("paused", "stopped") if search[s]]
         parts = [f"{len(state.of_kind('search'))}/{config.trials} trials: {', '.join(counts)}"]
         if causes := failures(state):
@@ -81,12 +83,12 @@ class Live:
         if best:
             value = best.score if more_is_better(config.metric) else -best.score
             parts.append(f"best {config.metric} {value:.3f} ({best.id}, step {best.step})")
-        parts.append(f"{duration(time.monotonic() - self.start)} gone{self._left(study)}")
+        parts.append(f"{duration(time.monotonic() - self.start)} gone{self._left(study, max(1, room))}")
         if study.stopping:
             parts.append("stopping at the trials' next evaluations; Ctrl-C again: at once")
         return parts
 
-    def _left(self, study: Study) -> str:
+    def _left(self, study: Study, room: int) -> str:
         """From the time on record for the steps on record."""
         trials = study.state.trials.values()
         steps, cost = sum(t.step for t in trials), study.config.resources.cost
@@ -95,5 +97,5 @@ class Live:
         if steps == 0:
             return ""
         seconds = study.remaining_steps() * sum(t.seconds for t in trials) / steps
-        left = f", about {duration(seconds / self.concurrent)} left"
+        left = f", about {duration(seconds / room)} left"
         return f"{left} | {spent:.2f} {unit} spent, about {cost(seconds) / 3600:.2f} to come"

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from stssl.search.study import Study
     from stssl.training.recipe import Recipe
 
+LOCK_SECONDS = 120.0  # NFS keeps the lock of a dead machine for about 90
+
 
 def run(
     folder: Folder,
@@ -30,6 +32,7 @@ def run(
     config: SearchConfig,
     create: Callable[[], None] | None = None,
     checked: tuple[Space, Dataset] | None = None,
+    go_on: bool = False,
 ) -> None:
     """Run what is left of a search; every part is skipped where it is done.
 
@@ -40,6 +43,7 @@ def run(
         config: The search.
         create: Makes the folder of a new search, once it is known that there is a cluster on which a trial fits.
         checked: What `checks.check` has said of it already.
+        go_on: The same search was submitted again, perhaps with other resources or shards elsewhere.
     """
     from stssl.search import ray_environment
 
@@ -54,6 +58,8 @@ def run(
 
     def connect(dataset: Dataset) -> None:
         stack.enter_context(cluster.connected(address, cpus))
+        if address is not None:
+            cluster.wait_for_nodes()
         cluster.check_resources(config.resources)
         if address is not None:
             look_at_nodes(config, dataset, folder)
@@ -62,10 +68,13 @@ def run(
         if create is not None and checked is not None:
             connect(checked[1])
             create()
+        ledger = stack.enter_context(opened(folder, wait=LOCK_SECONDS if go_on else 1))
+        if go_on:
+            run_folder.update(folder, config, run_folder.load(folder)[1])
         config, manifest = run_folder.load(folder)
         with located(folder.show(run_folder.CONFIG)):
             space, dataset = checked or checks.check(config, folder.show(run_folder.CONFIG))
-        study = Study(config, space, stack.enter_context(opened(folder)))
+        study = Study(config, space, ledger)
         if study.state.finished:
             out.print("this search is finished already")
         else:
@@ -99,13 +108,14 @@ def timed(config: SearchConfig, recipe: Recipe, dataset: Dataset, folder: Folder
     if address is None:
         import torch
 
-        if config.resources.gpus and not torch.cuda.is_available():
+        if config.resources.gpus > torch.cuda.device_count():
             return None
         return cost.seconds_per_step(recipe, dataset, config.resources)
     ray_environment.prepare(address)
     from stssl.search import cluster, preflight
 
     with cluster.connected(address):
+        cluster.wait_for_nodes()
         cluster.check_resources(config.resources)
         look_at_nodes(config, dataset, folder)
         return preflight.timed_on_a_node(config, recipe.dump())
@@ -167,7 +177,7 @@ def _drive(study: Study, folder: Folder, grows: bool) -> None:
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with Live(cluster.capacity(study.config.resources)) as live:
+        with Live(lambda: cluster.room(study.config.resources)) as live:
             driver.run(study, folder, live, grows)
     finally:
         for number, handler in before.items():

@@ -63,9 +63,8 @@ def search(
         _tell_plan(config, space, dataset, run, address)
         return
     if go_on and run_folder.exists(run):
-        run_folder.update(run, config, run_folder.load(run)[1])
         with _as_asked(run):
-            running.run(run, address, cpus, config)
+            running.run(run, address, cpus, config, go_on=True)
         return
     run_folder.check_free(run)
 
@@ -116,7 +115,7 @@ def _tell_plan(config: SearchConfig, space: Space, dataset: Dataset, run: Folder
     recipe = space.recipe(space.base_point())
     seconds = running.timed(config, recipe, dataset, run, address)
     if seconds is None:
-        out.print(f"{plan}; a step cannot be timed here, where a trial does not fit", markup=False)
+        out.print(f"{plan}; a step cannot be timed, as there is no room for a trial now", markup=False)
         return
     unit = "GPU hours" if r.gpus else "hours of training"
     hours = r.cost(all_steps * seconds) / 3600

@@ -74,18 +74,26 @@ def submit(
             f"ray up {cluster}      starts the cluster, which is not done now; it may grow to {kinds or 'what it has'}"
         )
         _say(f"python launch.py {' '.join(arguments)}      then runs on its head node")
+        _say(
+            f"ray dashboard {cluster} --port {there.port} --remote-port {there.port}      once it runs, leads there; then "
+            f"submit with --address http://127.0.0.1:{there.port} --dry-run tells of each node, and the cost"
+        )
         return
     with ExitStack() as stack:
         if there is not None:
             address = stack.enter_context(there.reach(_say))
         python = sys.executable if here and python == "python" else python
         arguments += ["--address", "auto", *(["--dry-run"] if dry_run else [])]
-        grows = {clusters.GROWTH: json.dumps(there.growth)} if there is not None and there.growth else {}
+        about: dict[str, str] = {}
+        if there is not None:
+            about[clusters.NODES] = str(there.nodes)
+            if there.growth:
+                about[clusters.GROWTH] = json.dumps(there.growth)
         if there is not None and not here:  # what leads there now is closed when this command ends
             _say(
                 f"  ray dashboard {cluster} --port {there.port} --remote-port {there.port}      opens the way there again, for:"
             )
-        _run_job(jobs.Jobs(str(address)), config, arguments, run, python, grows, follow or dry_run)
+        _run_job(jobs.Jobs(str(address)), config, arguments, run, python, about, follow or dry_run)
 
 
 def _checked(file: Path, set_: list[str]) -> SearchConfig:
@@ -169,3 +177,4 @@ def _what_next(queue: Jobs, job: str, run: str) -> None:
     _say(f"  {_logs(queue, job)}      what it prints")
     _say(f"  python launch.py status {run}      the trials as a table, from anywhere that sees the folder")
     _say(f"  python launch.py stop {run}      stop it; submitted again it goes on")
+    _say(f"  ray job stop --address {queue.address} {job}      the same before it has begun")

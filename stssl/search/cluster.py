@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +18,10 @@ import yaml
 from ray._private.state import state  # where Ray Tune itself looks for nodes that are drained
 
 from stssl.errors import ConfigError, RunError
-from stssl.search.clusters import GROWTH, Growth
+from stssl.search.clusters import GROWTH, NODES, Growth
 from stssl.search.config import ResourceConfig
+
+NODES_SECONDS = 180.0  # for the nodes to come that a cluster's file names
 
 
 @contextmanager
@@ -90,6 +93,13 @@ def growth() -> Growth:
         return []
 
 
+def wait_for_nodes() -> None:
+    """Until all nodes are there that the cluster's file names, or for NODES_SECONDS: its head is there first."""
+    expected, until = int(os.environ.get(NODES, 1)), time.monotonic() + NODES_SECONDS
+    while len(_alive()) < expected and time.monotonic() < until:
+        time.sleep(1)
+
+
 def _alive() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
@@ -113,8 +123,8 @@ def check_resources(resources: ResourceConfig) -> None:
     Raises:
         ConfigError: Names what is asked for and the largest node.
     """
-    nodes = _alive() + [have for count, have in growth() if count]
-    if not any(fitting(resources, have) for have in nodes):
+    if not room(resources) and not may_have_room(resources):
+        nodes = _alive() + [have for count, have in growth() if count]
         most = max(nodes, key=lambda n: (n.get("GPU", 0), n.get("CPU", 0)))
         asked = [
             f"{resources.cpus} CPUs",
@@ -138,9 +148,19 @@ def draining() -> set[str]:
     return set(state.get_draining_nodes())
 
 
+def room(resources: ResourceConfig) -> int:
+    """How many trials fit on the nodes there are now."""
+    return sum(fitting(resources, have) for have in _alive())
+
+
+def may_have_room(resources: ResourceConfig) -> bool:
+    """Whether a trial fits on a node that the cluster may grow by."""
+    return any(count and fitting(resources, have) for count, have in growth())
+
+
 def capacity(resources: ResourceConfig) -> int:
-    """How many trials run at a time."""
-    return max(1, sum(fitting(resources, have) for have in _alive()))
+    """How many trials run at a time, once any can."""
+    return max(1, room(resources))
 
 
 def most_capacity(resources: ResourceConfig) -> int:

@@ -16,7 +16,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -30,14 +29,17 @@ import yaml
 
 from stssl.config import read_yaml
 from stssl.errors import ConfigError, RunError
+from stssl.search.programs import answers, call, environment, is_open, wait_open
+from stssl.search.run_folder import commit
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-START_SECONDS = 120.0
+ANSWER_SECONDS = 30.0  # of a jobs server that runs
 BLANK = "FILL_IN"
 _RAY = (sys.executable, "-m", "ray.scripts.scripts")
 Say = Callable[[str], Any]
 Growth = list[tuple[int, dict[str, float]]]
 GROWTH = "STSSL_CLUSTER_GROWTH"  # [[count, {resource: amount}], ...] in the environment of a search on a cluster
+NODES = "STSSL_CLUSTER_NODES"  # how many nodes are to be there before the search begins; likewise
 
 
 class Launcher:
@@ -75,19 +77,30 @@ class Launcher:
         """
         address = f"http://127.0.0.1:{self.port}"
         if self.local:
-            if not _open(self.port):
+            if not is_open(self.port):
                 say(f"starting Ray on this machine ({self.path})")
                 self._start_here()
             yield address
             return
-        if _open(self.port):
+        if is_open(self.port):
             raise RunError(
                 f"{self.path}: port {self.port} of this machine, through which the cluster's jobs server is to be reached, is "
                 "taken; stop what listens there, or open a tunnel yourself and submit with --address"
             )
-        _call([*_RAY, "get-auth-token", "--generate"], str(self.path), quiet=True)
+        call([*_RAY, "get-auth-token", "--generate"], str(self.path), quiet=True)
         say(f"ray up {self.path}; what it prints follows")
-        _call([*_RAY, "up", "--yes", "--no-restart", str(self.path)], str(self.path))
+        call([*_RAY, "up", "--yes", "--no-restart", str(self.path)], str(self.path))
+        with self._tunnel():
+            if answers(address, ANSWER_SECONDS):
+                yield address
+                return
+        say(f"no jobs server answers on the head node: ray up --restart-only {self.path}")
+        call([*_RAY, "up", "--yes", "--restart-only", str(self.path)], str(self.path))
+        with self._tunnel():
+            yield address
+
+    @contextmanager
+    def _tunnel(self) -> Iterator[None]:
         tunnel = subprocess.Popen(
             [*_RAY, "dashboard", "--port", str(self.port), "--remote-port", str(self.port), str(self.path)],
             stdin=subprocess.DEVNULL,
@@ -96,16 +109,23 @@ class Launcher:
             start_new_session=True,  # Ctrl-C ends the log first, then the tunnel
         )
         try:
-            _wait_open(self.port, str(self.path), tunnel)
-            yield address
+            wait_open(self.port, str(self.path), tunnel)
+            yield
         finally:
-            os.killpg(tunnel.pid, signal.SIGTERM)  # ssh is a child of what we started
+            with contextlib.suppress(ProcessLookupError):  # it has ended already
+                os.killpg(tunnel.pid, signal.SIGTERM)  # ssh is a child of what we started
             tunnel.wait()
 
     def _start_here(self) -> None:
         for command in self.config["head_start_ray_commands"]:
-            _call(["bash", "-c", command], str(self.path), quiet=True, environment=_environment())
-        _wait_open(self.port, str(self.path))
+            call(["bash", "-c", command], str(self.path), quiet=True, variables=environment())
+        wait_open(self.port, str(self.path))
+
+    @property
+    def nodes(self) -> int:
+        """How many nodes there are to be from the start."""
+        provider = self.config["provider"]
+        return 1 + len(provider.get("worker_ips", [])) if provider.get("type") == "local" else 1
 
     @property
     def growth(self) -> Growth:
@@ -159,8 +179,8 @@ class KubeRay:
         about = {"name": full} | ({"namespace": metadata["namespace"]} if "namespace" in metadata else {})
         spec = job["spec"]
         spec["entrypoint"] = shlex.join(["python", "launch.py", *arguments])
-        environment = {GROWTH: json.dumps(self.growth)}
-        spec["runtimeEnvYAML"] = yaml.safe_dump({"working_dir": "/package/stssl.zip", "env_vars": environment})
+        variables = {GROWTH: json.dumps(self.growth), "STSSL_COMMIT": commit() or ""}
+        spec["runtimeEnvYAML"] = yaml.safe_dump({"working_dir": "/package/stssl.zip", "env_vars": variables})
         for volume in spec["submitterPodTemplate"]["spec"]["volumes"]:
             if "configMap" in volume:
                 volume["configMap"]["name"] = full
@@ -186,7 +206,7 @@ class KubeRay:
         Raises:
             RunError: kubectl is missing or refuses.
         """
-        _call(["kubectl", "create", "--filename", "-"], str(self.path), text=manifests)
+        call(["kubectl", "create", "--filename", "-"], str(self.path), text=manifests)
         metadata = yaml.safe_load(manifests.rpartition("\n---\n")[2])["metadata"]
         name = metadata["name"] + (f" --namespace {metadata['namespace']}" if "namespace" in metadata else "")
         say(f"  kubectl get rayjob {name}      its state")
@@ -214,7 +234,9 @@ class Slurm:
         """
         log = package / "slurm-%j.log"
         command = ["sbatch", f"--chdir={package}", f"--output={log}", str(self.path.resolve()), *arguments]
-        said = _call(command, str(self.path), quiet=True, environment=_environment()).strip()
+        said = call(
+            command, str(self.path), quiet=True, variables=environment() | {"STSSL_COMMIT": commit() or ""}
+        ).strip()
         job = said.split()[-1] if said else "JOB"
         say(said)
         say(f"  squeue --jobs={job}      its state")
@@ -273,11 +295,6 @@ def _validated(path: Path, data: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def _environment() -> dict[str, str]:
-    """In which `python` and `ray` are those of this process, whose environment need not be activated."""
-    return os.environ | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
-
-
 def _zipped(folder: Path) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
@@ -285,52 +302,3 @@ def _zipped(folder: Path) -> bytes:
             if path.is_file():
                 archive.write(path, path.relative_to(folder))
     return buffer.getvalue()
-
-
-def _call(
-    command: list[str],
-    source: str,
-    quiet: bool = False,
-    text: str | None = None,
-    environment: dict[str, str] | None = None,
-) -> str:
-    """Run a program; what it prints is for the user to see, or returned.
-
-    Raises:
-        RunError: It is not there, or fails.
-    """
-    shown = " ".join(part for part in command if part != sys.executable)[:200]
-    try:
-        done = subprocess.run(
-            command,
-            env=environment,
-            input=text,
-            stdin=None if text is not None else subprocess.DEVNULL,
-            capture_output=quiet,
-            text=True,
-            check=False,
-        )
-    except FileNotFoundError:
-        raise RunError(f"{source}: `{command[0]}` is not on this machine, and is needed to submit there") from None
-    if done.returncode:
-        said = ((done.stderr or "").strip() or (done.stdout or "").strip()).splitlines()
-        raise RunError(f"{source}: `{shown}` failed{': ' + said[-1] if said else ''}")
-    return done.stdout or ""
-
-
-def _open(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
-
-
-def _wait_open(port: int, source: str, process: subprocess.Popen[bytes] | None = None) -> None:
-    until = time.monotonic() + START_SECONDS
-    while not _open(port):
-        if process is not None and process.poll() is not None:
-            raise RunError(f"{source}: no tunnel to the head node could be opened; does `ray attach {source}` work?")
-        if time.monotonic() > until:
-            raise RunError(f"{source}: nothing listens at port {port} after {START_SECONDS:g} s")
-        time.sleep(0.3)

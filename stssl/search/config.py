@@ -61,6 +61,15 @@ class ResourceConfig(cfg.Config):
             raise ValueError(f"a part of one GPU or a whole number of them, got {gpus:g}")
         return gpus
 
+    @field_validator("custom")
+    @classmethod
+    def _not_those_of_ray(cls, custom: dict[str, float]) -> dict[str, float]:
+        keys = {"CPU": "resources.cpus", "GPU": "resources.gpus"}
+        for name in custom:
+            if name in keys or name in ("memory", "object_store_memory"):
+                raise ValueError(f"'{name}' is not for here{f'; set {keys[name]}' if name in keys else ''}")
+        return custom
+
     def cost(self, seconds: float) -> float:
         """What so many seconds of a trial cost: GPU seconds, or seconds where trials have no GPU."""
         return seconds * (self.gpus or 1)

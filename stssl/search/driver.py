@@ -29,10 +29,11 @@ from stssl.search.pulse import Listener
 from stssl.search.run_folder import STOP
 from stssl.search.study import Next, Study
 from stssl.search.trial import RecipeTrial
-from stssl.search.trial_folder import delete_weights, hung
+from stssl.search.trial_folder import delete_weights, fault, hung
 from stssl.storage import Folder
 
 Observer = Callable[[Study], None]
+NO_ROOM_SECONDS = 600.0  # how long nodes may be away
 
 
 def _actor_task_failed(
@@ -119,11 +120,7 @@ class _Scheduler(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         name, outcome = trial.config["trial"], json.loads(result["outcome"])
         if "failure" in outcome:
-            failure = outcome["failure"]
-            if failure["kind"] == "infrastructure":
-                self.study.lost(name, failure["reason"])
-                return self.STOP
-            decision = self.study.fail(name, **failure)
+            decision = self._failed(name, **outcome["failure"])
         else:
             entry = outcome["result"]
             decision = self.study.report(name, entry["step"], entry["seconds"], entry["validation"], entry["train"])
@@ -141,6 +138,12 @@ class _Scheduler(FIFOScheduler):
                 losers.discard(name)
         self._gone = losers
 
+    def _failed(self, name: str, kind: str, reason: str) -> str:
+        if kind == "infrastructure":
+            self.study.lost(name, reason)
+            return "again"
+        return self.study.fail(name, kind, reason)
+
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         # Faults of a recipe come as results; what Ray itself reports is a dead worker or node.
         name, text = trial.config["trial"], _last_words(trial)
@@ -154,6 +157,9 @@ class _Scheduler(FIFOScheduler):
         if hung(self.run, name):
             minutes = self.study.config.resources.hang_minutes
             self.study.fail(name, "hung", f"nothing moved for {minutes:g} minutes (traceback: trials/{name}/error.txt)")
+            return
+        if said := fault(self.run, name):
+            self._failed(name, *said)
             return
         out_of_memory = any(sign in text for sign in ("running low on memory", "OutOfMemory", "OUT_OF_MEMORY"))
         reason = "its worker used more memory than the node has" if out_of_memory else text.partition(" class_name:")[0]
@@ -192,7 +198,7 @@ class _Ticker(tune.Callback):
     def __init__(self, searcher: _Searcher, listener: Listener, observer: Observer) -> None:
         self.listener = listener
         self.searcher, self.study, self.run, self.observer = searcher, searcher.study, searcher.run, observer
-        self._looked = time.monotonic()
+        self._looked = self._roomless = time.monotonic()
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         local = self.run.path is not None
@@ -221,6 +227,14 @@ class _Ticker(tune.Callback):
             )
         self.searcher.look()
         self.listener.look()
+        resources = self.study.config.resources
+        if cluster.room(resources) or cluster.may_have_room(resources):
+            self._roomless = time.monotonic()
+        elif time.monotonic() - self._roomless > NO_ROOM_SECONDS:
+            raise RunError(
+                f"for {NO_ROOM_SECONDS / 60:g} minutes there has been no node on which a trial fits; every trial is kept. Go on, "
+                f"once there is one, with: python launch.py resume {self.run}"
+            )
 
     def __reduce__(self) -> Any:
         return (tune.Callback, ())

@@ -59,8 +59,13 @@ def events_of(run: Folder | Path) -> list[Event]:
     return read(run.path / NAME) if (run.path / NAME).exists() else []
 
 
-def opened(run: Folder | Path) -> Ledger:
+def opened(run: Folder | Path, wait: float = 1.0) -> Ledger:
     """The ledger of a run folder, on a disk or in a bucket, for one driver to write.
+
+    Args:
+        run: The folder.
+        wait: Seconds for another driver to let go of a disk's lock, which a file server holds for a while for a dead machine. In
+            a bucket the lease tells by itself who is dead.
 
     Raises:
         RunError: Another driver has it open, it is damaged, or cannot be written.
@@ -70,7 +75,7 @@ def opened(run: Folder | Path) -> Ledger:
         from stssl.search import bucket_ledger
 
         return bucket_ledger.BucketLedger(run)
-    return Ledger(run.path)
+    return Ledger(run.path, wait)
 
 
 def locked(run: Folder | Path) -> bool:
@@ -146,12 +151,12 @@ class Ledger:
     run: Folder
     events: list[Event]
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, wait: float = 1.0) -> None:
         self.run, self.path = Folder(run), run / NAME
         self._lock = FileLock(run / LOCK)
         try:
             run.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=1)  # who looks whether it is `locked` holds it for a moment
+            self._lock.acquire(timeout=wait)  # who looks whether it is `locked` holds it for a moment
         except Timeout:
             raise RunError(
                 f"{run}: another driver is at work in this folder; wait for it, stop it, "

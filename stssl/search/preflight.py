@@ -28,6 +28,7 @@ from stssl.training.recipe import Recipe
 
 PACKAGES = ("torch", "timm", "ray", "numpy", "pyarrow")
 CLOCK_SECONDS = 60.0  # signatures of requests to buckets are refused beyond some minutes
+PROBE_PATIENCE = 30.0  # with a bucket
 ANSWER_SECONDS = 180.0  # a node's first worker imports torch
 
 
@@ -71,7 +72,7 @@ def _probe(shards: str, run: str, mark: str, driver: dict[str, str], card: Card)
         if mine[name] != version:
             faults.append(f"{name} is {mine[name]}, and {version} at the driver; install the same everywhere")
     try:
-        here = read_card(Folder(shards))
+        here = read_card(Folder(shards, PROBE_PATIENCE))
         if here.fingerprint != card.fingerprint:
             faults.append(
                 f"the shards at {Folder(shards)} are others (fingerprint {here.fingerprint[:12]}, not {card.fingerprint[:12]})"
@@ -79,7 +80,7 @@ def _probe(shards: str, run: str, mark: str, driver: dict[str, str], card: Card)
     except (StsslError, OSError) as error:
         faults.append(f"cannot read the shards: {error}")
     try:
-        Folder(run).write(mark, socket.gethostname().encode())
+        Folder(run, PROBE_PATIENCE).write(mark, socket.gethostname().encode())
     except (StsslError, OSError) as error:
         faults.append(f"cannot write into the run folder: {error}")
     try:

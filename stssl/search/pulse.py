@@ -20,17 +20,17 @@ class _Listener:
 
     def __init__(self, limit: float) -> None:
         self.limit = limit
-        self.heard: dict[str, tuple[float, Any]] = {}
+        self.heard: dict[str, tuple[float, Any]] = {}  # by the worker's id
         self.left: set[str] = set()
 
-    def beat(self, trial: str, worker: Any) -> None:
-        self.heard[trial] = (time.monotonic(), worker)
+    def beat(self, worker: str, handle: Any) -> None:
+        self.heard[worker] = (time.monotonic(), handle)
 
-    def gone(self, trial: str) -> None:
-        self.heard.pop(trial, None)
+    def gone(self, worker: str) -> None:
+        self.heard.pop(worker, None)
 
-    def leave(self, trial: str) -> None:
-        self.gone(trial)
+    def leave(self, worker: str, trial: str) -> None:
+        self.gone(worker)
         self.left.add(trial)
 
     def has_left(self, trial: str) -> bool:
@@ -84,34 +84,31 @@ class Heart:
     """
 
     def __init__(self, listener: str, minutes: float) -> None:
+        context = ray.get_runtime_context()
         self._listener = ray.get_actor(listener)
-        self._worker = ray.get_runtime_context().current_actor
+        self._worker = context.get_actor_id(), context.current_actor
         self._pause = min(SECONDS_AT_MOST, 60 * minutes / BEATS)
         self._trial = ""
         self._stopped = threading.Event()
         threading.Thread(target=self._beat, daemon=True, name="heart").start()
 
     def work_on(self, trial: str) -> None:
-        """Whose heart it is from now on."""
-        if self._trial:
-            self._listener.gone.remote(self._trial)
+        """What this worker does from now on."""
         self._trial = trial
-        self._listener.beat.remote(trial, self._worker)
+        self._listener.beat.remote(*self._worker)
 
     def _beat(self) -> None:
         while not self._stopped.wait(self._pause):
-            if self._trial:
-                self._listener.beat.remote(self._trial, self._worker)
+            self._listener.beat.remote(*self._worker)
 
     def leave(self) -> NoReturn:
         """End this worker, in good order: its trial is to go on elsewhere."""
         self._stopped.set()
-        ray.get(self._listener.leave.remote(self._trial))
+        ray.get(self._listener.leave.remote(self._worker[0], self._trial))
         ray.actor.exit_actor()
         raise AssertionError("unreachable")
 
     def stop(self) -> None:
         """The worker ends."""
         self._stopped.set()
-        if self._trial:
-            self._listener.gone.remote(self._trial)
+        self._listener.gone.remote(self._worker[0])

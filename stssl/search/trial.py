@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import socket
 import traceback
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,19 @@ import torch
 from ray import tune
 
 from stssl.data.dataset import Dataset
-from stssl.errors import CheckpointError, DataError, StsslError
+from stssl.errors import CheckpointError, DataError
 from stssl.search import cluster, trial_folder
 from stssl.search.pulse import Heart
-from stssl.search.trial_folder import ERROR, HANG
+from stssl.search.run_folder import MANIFEST
+from stssl.search.trial_folder import ERROR, FAULT, HANG
 from stssl.search.watchdog import Watchdog
 from stssl.storage import PATIENCE_SECONDS, Folder
-from stssl.training.evaluate import Diverged
+from stssl.training.faults import explain
 from stssl.training.recipe import Recipe
 from stssl.training.team import Leader, team_for
 from stssl.training.trainer import Trainer
 
+CONTEXT_BYTES = 600 << 20  # what a process takes of a GPU before PyTorch has taken anything; an estimate
 LEAK_BYTES = 2 << 30  # a worker that has kept so much more than after its first trial leaks, and is retired
 
 
@@ -42,12 +45,13 @@ class RecipeTrial(tune.Trainable):
         self.team: Leader | None = None
         self.node = ray.get_runtime_context().get_node_id()
         self.memory: int | None = None  # after the first trial
+        self.sound = False  # the node is known to see the run folder and the right shards
         self.spent = False  # no trial is to begin in this process any more
         self.heart = Heart(config["listener"], config["hang_minutes"])
         share = float(config["gpus"])
         # Ray counts shares of a GPU, and leaves it to us to keep to them
         if torch.cuda.is_available() and 0 < share < 1:
-            torch.cuda.set_per_process_memory_fraction(share)
+            torch.cuda.set_per_process_memory_fraction(memory_share(share, torch.cuda.mem_get_info()[1]))
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -80,8 +84,11 @@ class RecipeTrial(tune.Trainable):
     def _make_trainer(self, config: dict[str, Any]) -> Trainer:
         recipe = Recipe.model_validate(config["recipe"])
         dataset = Dataset.open(recipe.data)
+        if not self.sound:
+            self._check_node(recipe.data.shards, dataset)
+            self.sound = True
         device = "cuda" if torch.cuda.is_available() and config["gpus"] > 0 else "cpu"
-        self.team = self.team or team_for(config["gpus"], config["cpus"])
+        self.team = self.team or team_for(config["gpus"], config["cpus"], self._last_words)
         trainer = Trainer(recipe, dataset, device, self.team)
         try:
             state = trial_folder.load(self.folder, device)
@@ -92,6 +99,21 @@ class RecipeTrial(tune.Trainable):
             trial_folder.put_aside(self.folder)
             trainer = Trainer(recipe, dataset, device, self.team)
         return trainer
+
+    def _check_node(self, shards: str, dataset: Dataset) -> None:
+        """That this node sees what the driver sees: it may have come after the preflight."""
+        host = socket.gethostname()
+        try:
+            expected = json.loads(self.run_folder.read(MANIFEST))["data"]["fingerprint"]
+        except FileNotFoundError:
+            raise DataError(
+                f"{host}: {self.run_folder} is not there; --out must be a folder that all nodes share"
+            ) from None
+        found = dataset.store.card.fingerprint
+        if found != expected:
+            raise DataError(
+                f"{host}: the shards at {shards} are others than the driver's (fingerprint {found[:12]}, not {expected[:12]})"
+            )
 
     def step(self) -> dict[str, Any]:
         if self.failure is None and (self.spent or self.node in cluster.draining()):
@@ -127,19 +149,10 @@ class RecipeTrial(tune.Trainable):
 
     def _explain(self, error: Exception) -> dict[str, str]:
         """Kind and one line of a failure; the traceback goes into the trial's folder."""
+        kind, reason = self.team.explain(error) if self.team else explain(error)
         if self.team:  # the others wait in the middle of something
             self._disband()
             self.spent = True
-        if isinstance(error, Diverged):
-            kind = "diverged"
-        elif isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error):
-            kind = "out_of_memory"
-        elif isinstance(error, DataError | OSError):
-            kind = "infrastructure"  # a disk or a mount, not the recipe: worth another try
-        else:
-            kind = "raised"
-        first = (str(error).splitlines() or [""])[0][:300]
-        reason = first if isinstance(error, Diverged | StsslError) else f"{type(error).__name__}: {first}"
         if kind != "diverged":
             text = "".join(traceback.format_exception(error))
             try:
@@ -148,6 +161,10 @@ class RecipeTrial(tune.Trainable):
             except OSError:
                 pass  # the folder itself may be the fault; the reason is on record anyway
         return {"kind": kind, "reason": reason}
+
+    def _last_words(self, kind: str, reason: str) -> None:
+        """This process is about to end because another one of its team has."""
+        self.folder.write(FAULT, json.dumps({"kind": kind, "reason": reason}).encode())
 
     def _disband(self) -> None:
         if self.team:
@@ -164,6 +181,11 @@ class RecipeTrial(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """See save_checkpoint."""
+
+
+def memory_share(share: float, total: int) -> float:
+    """What part of a GPU's memory PyTorch may take, so that every trial of that share has room for its CUDA context too."""
+    return max(share / 2, share - CONTEXT_BYTES / total)
 
 
 def resident_bytes() -> int:

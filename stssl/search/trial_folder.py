@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,8 @@ from stssl.storage import Folder
 from stssl.training import checkpoint
 
 TRIALS = "trials"
-CHECKPOINT, DAMAGED, ERROR, HANG = "checkpoint.pt", "checkpoint.damaged", "error.txt", "hang.txt"
+CHECKPOINT, DAMAGED, ERROR = "checkpoint.pt", "checkpoint.damaged", "error.txt"
+HANG, FAULT = "hang.txt", "fault.json"  # the last words of a worker that had to end itself
 
 
 def trial_folder(run: Folder | Path | str, trial: str) -> Folder:
@@ -89,6 +91,19 @@ def hung(run: Folder, trial: str) -> bool:
         return True
     except OSError:
         return False
+
+
+def fault(run: Folder, trial: str) -> tuple[str, str] | None:
+    """Kind and reason that a dead worker left word of; they are told once."""
+    folder = trial_folder(run, trial)
+    try:
+        if not folder.size(FAULT):
+            return None
+        said = json.loads(folder.read(FAULT))
+        folder.delete(FAULT)
+        return str(said["kind"]), str(said["reason"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def delete_weights(run: Folder | Path | str, trial: str) -> None:

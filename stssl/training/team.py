@@ -25,8 +25,10 @@ from torch import Tensor, distributed, nn
 
 from stssl.models.injection.base import Outputs
 from stssl.models.teacher_student import Networks
+from stssl.training.faults import LostMember, explain
 
 GRACE_SECONDS = 10.0  # for the first process to raise by itself what has ended another one
+ECHO_SECONDS = 2.0  # for a process that has raised to end, when this one hears of it
 WAIT = timedelta(minutes=10)  # for one another; loading data is in it
 
 
@@ -81,10 +83,11 @@ class Team:
 
     @contextlib.contextmanager
     def _own_randomness(self) -> Iterator[None]:
-        """Dropout of its own for each process; what comes after is the same for all again."""
+        """Dropout of its own for each process and pass; what comes after is the same for all again."""
         devices = [self.device] if self.device.type == "cuda" else []
+        seed = int(torch.randint(2**62, ()))
         with torch.random.fork_rng(devices):
-            torch.manual_seed(int(torch.randint(2**62, ())) + self.rank)
+            torch.manual_seed(seed + self.rank)
             yield
 
     @torch.no_grad()
@@ -126,10 +129,12 @@ class Leader(Team):
     Args:
         size: How many processes, at least 2.
         threads: Of each one's computing on the CPU.
+        last_words: Called with kind and reason before this process ends because another one has.
     """
 
-    def __init__(self, size: int, threads: int = 1) -> None:
+    def __init__(self, size: int, threads: int = 1, last_words: Callable[[str, str], None] | None = None) -> None:
         torch.set_num_threads(threads)
+        self._last_words = last_words
         self._folder = tempfile.TemporaryDirectory(prefix="stssl-team-")
         meeting = str(Path(self._folder.name) / "meeting")
         context = torch.multiprocessing.get_context("spawn")
@@ -149,7 +154,26 @@ class Leader(Team):
         """End this process when another has ended, since it may wait for that one in a library that cannot be woken."""
         wait([other.sentinel for other in self._others])
         if not self._ending.wait(GRACE_SECONDS):
-            os._exit(1)
+            try:
+                if self._last_words:
+                    self._last_words(*self._fault())
+            finally:
+                os._exit(1)
+
+    def _fault(self) -> tuple[str, str]:
+        """What the process said that has ended first, or that it said nothing."""
+        said = sorted(Path(self._folder.name).glob("fault-?*[0-9]"), key=lambda path: path.stat().st_mtime)
+        if said:
+            kind, _, reason = said[0].read_text(encoding="utf-8").partition(" ")
+            return kind, reason
+        return explain(LostMember("another process of the training has ended without a word"))
+
+    def explain(self, error: Exception) -> tuple[str, str]:
+        """Kind and reason of an error in this process, which may be but the echo of one in another."""
+        echo = isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError)
+        if echo and wait([other.sentinel for other in self._others], timeout=ECHO_SECONDS):
+            return self._fault()
+        return explain(error)
 
     def tell(self, what: str, *arguments: Any) -> None:
         for pipe in self._pipes:
@@ -163,29 +187,41 @@ class Leader(Team):
         path.unlink()
 
     def close(self) -> None:
-        """End the other processes."""
+        """End the other processes; on GPUs, no team can be formed in this process again."""
         self._ending.set()
         for other in self._others:
             other.kill()
             other.join()
-        distributed.destroy_process_group()
+        if self.device.type == "cpu":  # NCCL would wait for those that are gone
+            distributed.destroy_process_group()
         self._folder.cleanup()
 
 
-def team_for(gpus: float, cpus: int) -> Leader | None:
+def team_for(gpus: float, cpus: int, last_words: Callable[[str, str], None] | None = None) -> Leader | None:
     """The team of a training that has so many GPUs; None where one process does."""
-    return Leader(int(gpus), max(1, cpus // int(gpus))) if gpus > 1 else None
+    return Leader(int(gpus), max(1, cpus // int(gpus)), last_words) if gpus > 1 else None
 
 
 def _serve(rank: int, size: int, threads: int, meeting: str, pipe: Connection) -> None:
     """What another process than the first does: as it is told, until the first one is gone."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
+    team = Team(rank, size, meeting)
+    try:
+        _follow(team, pipe)
+    except Exception as error:
+        fault = Path(meeting).with_name(f"fault-{rank}")
+        fault.with_suffix(".part").write_text(" ".join(explain(error)), encoding="utf-8")
+        fault.with_suffix(".part").rename(fault)
+        raise
+
+
+def _follow(team: Team, pipe: Connection) -> None:
     from stssl.data.dataset import Dataset
     from stssl.training.recipe import Recipe
     from stssl.training.trainer import Trainer
 
-    team, trainer = Team(rank, size, meeting), None
+    trainer = None
     while True:
         try:
             what, arguments = pipe.recv()

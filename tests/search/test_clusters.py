@@ -234,8 +234,8 @@ def test_the_slurm_script() -> None:
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
     head, worker, driver = sorted(done.stdout.splitlines(), key=lambda line: ("launch.py" in line, "--address" in line))
-    assert head.startswith("srun --overlap --nodes=1 --ntasks=1 --nodelist=first ray start --head --port=6379")
-    assert worker.startswith("srun --overlap --nodes=1 --ntasks=1 --nodelist=second ray start --address=first:6379")
+    assert head.startswith("srun --overlap --nodes=1 --ntasks=1 --cpus-per-task=1 --nodelist=first ray start --head --port=6379")
+    assert worker.startswith("srun --overlap --nodes=1 --ntasks=1 --cpus-per-task=1 --nodelist=second ray start --address=first:6379")
     assert driver == "python launch.py search search.yaml --out /shared/run --address first:6379"
 
 
