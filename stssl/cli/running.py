@@ -212,7 +212,10 @@ def _finish(folder: Folder, study: Study, manifest: dict[str, Any], dataset: Dat
 
 def shown(folder: Folder) -> str:
     """Relative to here where that is shorter to type."""
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except OSError:  # it is gone, as a job's may be
+        return str(folder)
     return str(folder.path.relative_to(here) if folder.path and folder.path.is_relative_to(here) else folder)
 
 

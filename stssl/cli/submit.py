@@ -33,7 +33,9 @@ def submit(
     ] = None,
     set_: Set = [],  # noqa: B006
     follow: Annotated[bool, typer.Option("--follow", help="Show what the driver prints, until it ends.")] = False,
-    python: Annotated[str, typer.Option(help="The Python of the cluster's nodes, for a Ray job.")] = "python",
+    python: Annotated[
+        str | None, typer.Option(help="The Python of the head node, for a Ray job. [default: that of Ray's environment]")
+    ] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Search on a cluster: code and space travel there, the driver runs there, and this machine may be switched off.
@@ -62,7 +64,7 @@ def submit(
         errors.print(f"note: every node is to find the shards at {shards}", markup=False)
     arguments = ["search", jobs.SPACE, "--out", run, "--go-on"]
     if isinstance(there, clusters.KubeRay | clusters.Slurm):
-        if follow or python != "python":
+        if follow or python:
             raise ConfigError(
                 f"submit: --follow and --python are for Ray jobs; {cluster} is for another kind of cluster"
             )
@@ -82,7 +84,7 @@ def submit(
     with ExitStack() as stack:
         if there is not None:
             address = stack.enter_context(there.reach(_say))
-        python = sys.executable if here and python == "python" else python
+        python = sys.executable if here and python is None else python
         arguments += ["--address", "auto", *(["--dry-run"] if dry_run else [])]
         about: dict[str, str] = {}
         if there is not None:
@@ -123,7 +125,7 @@ def _run_job(
     config: SearchConfig,
     arguments: list[str],
     run: str,
-    python: str,
+    python: str | None,
     environment: dict[str, str],
     follow: bool,
 ) -> None:

@@ -82,6 +82,9 @@ class Launcher:
                 self._start_here()
             yield address
             return
+        until = time.monotonic() + 15  # ssh keeps the tunnel of an earlier `submit` open for ten seconds
+        while is_open(self.port) and time.monotonic() < until:
+            time.sleep(1)
         if is_open(self.port):
             raise RunError(
                 f"{self.path}: port {self.port} of this machine, through which the cluster's jobs server is to be reached, is "

@@ -26,6 +26,7 @@ from stssl.search.config import SearchConfig
 from stssl.search.run_folder import commit
 
 SPACE, RUN = "search.yaml", "stssl_run"  # the file in the package; the key in the job's metadata
+VENV_PYTHON = "${VIRTUAL_ENV:+$VIRTUAL_ENV/bin/}python"  # a job's shell reads ~/.bashrc, which may put another one in front
 PATIENCE_SECONDS = 60.0  # a jobs server that has just started has no agent to run a job yet
 _LAUNCH = '''"""Run stssl from what was packed."""
 
@@ -118,7 +119,7 @@ class Jobs:
         arguments: Iterable[str],
         config: SearchConfig,
         run: str,
-        python: str = "python",
+        python: str | None = None,
         environment: dict[str, str] | None = None,
     ) -> str:
         """Start a job.
@@ -127,14 +128,15 @@ class Jobs:
             arguments: Of `launch.py`.
             config: The search, which is `search.yaml` for the job.
             run: The run folder as the cluster sees it.
-            python: The interpreter on the cluster.
+            python: The interpreter on the cluster; None = that of the virtual environment in which Ray runs, else `python`.
             environment: More variables for the job.
 
         Returns:
             The job's id.
         """
         job = f"{config.name}-{datetime.now():%Y%m%d-%H%M%S}"
-        entrypoint = shlex.join([*shlex.split(python), "launch.py", *arguments])
+        interpreter = shlex.join(shlex.split(python)) if python else VENV_PYTHON
+        entrypoint = f"{interpreter} {shlex.join(['launch.py', *arguments])}"
         variables = {"STSSL_COMMIT": commit() or "", "PYTHONUNBUFFERED": "1", **(environment or {})}
         with tempfile.TemporaryDirectory() as folder:
             pack(Path(folder), config)

@@ -34,7 +34,7 @@ def call(
     Raises:
         RunError: It is not there, or fails.
     """
-    shown = " ".join(part for part in command if part != sys.executable)[:200]
+    shown = " ".join(part for part in command if part != sys.executable).replace("-m ray.scripts.scripts", "ray")[:200]
     try:
         done = subprocess.run(
             command,
