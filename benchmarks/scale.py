@@ -1,4 +1,4 @@
-"""How far does one driver reach? `python benchmarks/scale.py`, about five minutes on two CPU cores; prints JSON.
+"""How far does one driver reach? `python benchmarks/scale.py`, about half an hour on two CPU cores; prints JSON.
 
 Trials that only sleep, on 1, 4, 16 and 64 workers of simulated nodes (real raylets on this machine that claim eight CPUs
 each). Nothing is computed, so what is lost is lost to the driver, to Ray, and to the few cores that carry all of it.

@@ -34,7 +34,8 @@ def submit(
     set_: Set = [],  # noqa: B006
     follow: Annotated[bool, typer.Option("--follow", help="Show what the driver prints, until it ends.")] = False,
     python: Annotated[
-        str | None, typer.Option(help="The Python of the head node, for a Ray job. [default: that of Ray's environment]")
+        str | None,
+        typer.Option(help="The Python of the head node, for a Ray job. [default: that of Ray's environment]"),
     ] = None,
     dry_run: DryRun = False,
 ) -> None:

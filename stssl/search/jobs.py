@@ -26,7 +26,9 @@ from stssl.search.config import SearchConfig
 from stssl.search.run_folder import commit
 
 SPACE, RUN = "search.yaml", "stssl_run"  # the file in the package; the key in the job's metadata
-VENV_PYTHON = "${VIRTUAL_ENV:+$VIRTUAL_ENV/bin/}python"  # a job's shell reads ~/.bashrc, which may put another one in front
+VENV_PYTHON = (
+    "${VIRTUAL_ENV:+$VIRTUAL_ENV/bin/}python"  # a job's shell reads ~/.bashrc, which may put another one in front
+)
 PATIENCE_SECONDS = 60.0  # a jobs server that has just started has no agent to run a job yet
 _LAUNCH = '''"""Run stssl from what was packed."""
 

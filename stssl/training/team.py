@@ -162,7 +162,7 @@ class Leader(Team):
 
     def _fault(self) -> tuple[str, str]:
         """What the process said that has ended first, or that it said nothing."""
-        said = sorted(Path(self._folder.name).glob("fault-?*[0-9]"), key=lambda path: path.stat().st_mtime)
+        said = sorted(Path(self._folder.name).glob("fault-*[0-9]"), key=lambda path: path.stat().st_mtime)
         if said:
             kind, _, reason = said[0].read_text(encoding="utf-8").partition(" ")
             return kind, reason

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import typer
 
 from stssl.cli.app import main
+from stssl.cli.search import _as_asked
 from stssl.data.shards import read_card
-from stssl.errors import ConfigError
-from stssl.search import cluster, cost, preflight
+from stssl.errors import ConfigError, DataError, RunError
+from stssl.search import cluster, cost, driver, preflight
 from stssl.search.config import ResourceConfig
+from stssl.search.trial import RecipeTrial, memory_share
+from stssl.storage import Folder
 
 PATCHES = Path(__file__).parents[2] / "data" / "eurosat_ms_103"
 
@@ -105,3 +111,73 @@ def test_shares_of_gpus() -> None:
         ResourceConfig(gpus=fine)
     with pytest.raises(ValueError, match=r"a part of one GPU or a whole number of them, got 1\.5"):
         ResourceConfig(gpus=1.5)
+
+
+def test_nodes_that_were_promised_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cluster.NODES, "3")
+    nodes(monkeypatch, {"CPU": 0})
+    monkeypatch.setattr(cluster.time, "sleep", lambda _: nodes(monkeypatch, {"CPU": 0}, {"CPU": 1}, {"CPU": 1}))
+    cluster.wait_for_nodes()
+    assert cluster.room(ResourceConfig()) == 2
+    nodes(monkeypatch, {"CPU": 0})
+    monkeypatch.setattr(cluster, "NODES_SECONDS", 0)
+    cluster.wait_for_nodes()  # not for ever
+
+
+def test_a_cluster_without_room_is_waited_for_a_while(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    resources = ResourceConfig(gpus=1)
+    looks = SimpleNamespace(look=lambda: None)
+    study = SimpleNamespace(config=SimpleNamespace(resources=resources))
+    ticker = driver._Ticker(SimpleNamespace(study=study, run=Folder(tmp_path), look=lambda: None), looks, print)
+    nodes(monkeypatch, {"CPU": 0}, {"CPU": 4, "GPU": 1})
+    ticker._roomless -= driver.NO_ROOM_SECONDS + 1
+    ticker._look()
+    nodes(monkeypatch, {"CPU": 0})
+    ticker._look()
+    ticker._roomless -= driver.NO_ROOM_SECONDS + 1
+    monkeypatch.setenv(cluster.GROWTH, json.dumps([[1, {"CPU": 4, "GPU": 1}]]))
+    ticker._look()  # the cloud may have none at the moment
+    monkeypatch.delenv(cluster.GROWTH)
+    ticker._roomless = time.monotonic() - driver.NO_ROOM_SECONDS - 1
+    with pytest.raises(
+        RunError, match="for 10 minutes there has been no node on which a trial fits; every trial is kept"
+    ):
+        ticker._look()
+
+
+def test_a_worker_looks_at_its_node(tmp_path: Path) -> None:
+    trial, run = RecipeTrial.__new__(RecipeTrial), tmp_path / "run"
+    trial.run_folder = Folder(run)
+    dataset: Any = SimpleNamespace(store=SimpleNamespace(card=SimpleNamespace(fingerprint="a" * 64)))
+    with pytest.raises(DataError, match=f"{run} is not there; --out must be a folder that all nodes share"):
+        trial._check_node("/shards", dataset)
+    run.mkdir()
+    (run / "manifest.json").write_text(json.dumps({"data": {"fingerprint": "a" * 64}}))
+    trial._check_node("/shards", dataset)
+    (run / "manifest.json").write_text(json.dumps({"data": {"fingerprint": "b" * 64}}))
+    with pytest.raises(DataError, match=r"others than the driver's \(fingerprint aaaaaaaaaaaa, not bbbb"):
+        trial._check_node("/shards", dataset)
+
+
+def test_shares_of_a_gpu_leave_room_for_cuda() -> None:
+    total = 80 << 30
+    assert 0.49 < memory_share(0.5, total) < 0.5 and 2 * (memory_share(0.5, total) * total + (600 << 20)) <= total
+    assert memory_share(0.1, 4 << 30) == 0.05  # never nothing
+
+
+def test_a_job_that_was_stopped_is_done(tmp_path: Path) -> None:
+    for stop, code in ((False, 130), (True, 0)):
+        if stop:
+            (tmp_path / "stop").touch()
+        with pytest.raises(typer.Exit) as end, _as_asked(Folder(tmp_path)):
+            raise typer.Exit(130)
+        assert end.value.exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("GPU", "set resources.gpus"), ("CPU", "set resources.cpus"), ("memory", "not for here")]
+)
+def test_rays_own_names_are_no_custom_resources(name: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        ResourceConfig(custom={name: 1})

@@ -81,6 +81,7 @@ def test_ray_takes_it(name: str, tmp_path: Path) -> None:
     path = filled(f"{name}.yaml", tmp_path)
     cluster = clusters.read(path)
     assert isinstance(cluster, clusters.Launcher) and cluster.port == 8265 and cluster.local == (name == "local")
+    assert cluster.nodes == (2 if name == "onprem" else 1)
     starts = [c for key in ("head", "worker") for c in cluster.config[f"{key}_start_ray_commands"] if "ray start" in c]
     assert len(starts) == (1 if name == "local" else 2)
     assert all("RAY_AUTH_MODE=token ray start" in c or "RAY_AUTH_MODE=token RAY_ENABLE" in c for c in starts)
@@ -234,8 +235,9 @@ def test_the_slurm_script() -> None:
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
     head, worker, driver = sorted(done.stdout.splitlines(), key=lambda line: ("launch.py" in line, "--address" in line))
-    assert head.startswith("srun --overlap --nodes=1 --ntasks=1 --cpus-per-task=1 --nodelist=first ray start --head --port=6379")
-    assert worker.startswith("srun --overlap --nodes=1 --ntasks=1 --cpus-per-task=1 --nodelist=second ray start --address=first:6379")
+    step = "srun --overlap --nodes=1 --ntasks=1 --cpus-per-task=1"
+    assert head.startswith(f"{step} --nodelist=first ray start --head --port=6379")
+    assert worker.startswith(f"{step} --nodelist=second ray start --address=first:6379")
     assert driver == "python launch.py search search.yaml --out /shared/run --address first:6379"
 
 

@@ -77,17 +77,22 @@ def test_three_processes_train_what_one_trains(
     assert ours["train"] == pytest.approx(theirs["train"], rel=1e-3, abs=1e-4)
 
 
-def test_each_process_drops_other_units(team: Leader) -> None:
-    torch.manual_seed(5)
-    with team._own_randomness():
-        first = torch.rand(3)
-    after = torch.rand(3)
+def test_each_process_and_pass_drops_other_units(team: Leader) -> None:
     other = Team.__new__(Team)
     other.rank, other.size, other.device = 1, 3, team.device
+    drawn = []
+    for member in (team, other):
+        torch.manual_seed(5)
+        for _ in range(2):
+            with member._own_randomness():
+                drawn.append(torch.rand(3))
+        after = torch.rand(3)
     torch.manual_seed(5)
-    with other._own_randomness():
-        second = torch.rand(3)
-    assert not torch.equal(first, second) and torch.equal(after, torch.rand(3))
+    for _ in range(2):
+        with team._own_randomness():
+            pass
+    assert torch.equal(after, torch.rand(3))
+    assert len({tuple(numbers.tolist()) for numbers in drawn}) == 4
 
 
 def test_batch_normalisation_has_one_set_of_statistics(team: Leader, trainer_of: Callable[..., Trainer]) -> None:
@@ -129,3 +134,24 @@ def test_none_outlives_the_others(victim: str, tmp_path: Path) -> None:
     while Path(f"/proc/{other}").exists() and time.monotonic() < end:
         time.sleep(0.1)
     assert not Path(f"/proc/{other}").exists()
+
+
+FAULT = """
+import torch
+from stssl.training.team import Leader
+if __name__ == "__main__":
+    leader = Leader(2)
+    leader.tell("load", "nowhere.pt")  # before anything was made: it raises
+    print(leader.explain(RuntimeError("Connection closed by peer")))
+    print(leader.explain(torch.OutOfMemoryError("no room"))[0])
+    leader.close()
+"""
+
+
+def test_a_fault_of_another_process_is_told(tmp_path: Path) -> None:
+    """The leader only hears that a connection is closed, or nothing at all."""
+    (tmp_path / "fault.py").write_text(FAULT)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "fault.py"], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.splitlines() == ["('raised', 'AssertionError: ')", "out_of_memory"]
