@@ -14,7 +14,7 @@ demo: $(STAMP) ## Prepare the 103 patches in data/ and search a small space on t
 	$(PY) launch.py search search_spaces/demo.yaml
 
 test: $(STAMP) ## Run the tests, without the long ones
-	@$(PY) -m pytest -q -m "not soak"
+	@$(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not soak"
 
 soak: $(STAMP) ## Run the long tests
 	@$(PY) -m pytest -q -m soak

@@ -240,4 +240,4 @@ def stop(
     if SearchState.replay(ledger.events_of(run)).finished:
         out.print("the search had come to its end")
     else:
-        out.print(f"stopped; go on with: python launch.py resume {folder}")
+        out.print(f"stopped; go on with: python launch.py resume {folder} (on a cluster: submit it again)")
