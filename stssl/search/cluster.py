@@ -23,6 +23,12 @@ from stssl.search.config import ResourceConfig
 
 NODES_SECONDS = 180.0  # for the nodes to come that a cluster's file names
 
+# How a client begins to speak HTTP/2, on which gRPC stands: the preface and an empty SETTINGS frame. The server's own first frame
+# is one of SETTINGS too (RFC 9113, sections 3.4, 4.1 and 6.5).
+SETTINGS = b"\x04"
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00" + SETTINGS + bytes(5)
+GREETING_SECONDS = 20.0
+
 
 @contextmanager
 def connected(address: str | None, cpus: int | None = None) -> Iterator[None]:
@@ -68,14 +74,22 @@ def _handle(handlers: dict[signal.Signals, Any]) -> None:
 
 
 def _check_address(address: str) -> None:
-    """Refuse an address where nothing listens, which Ray would wait for without end."""
+    """Refuse an address where nothing listens that speaks gRPC, which Ray would wait for without end."""
     host, colon, port = address.rpartition("://")[2].rpartition(":")
     if not colon:
         return  # `auto`, or a name that Ray resolves
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=5) as connection:
+            connection.settimeout(GREETING_SECONDS)
+            connection.sendall(GREETING)
+            answer = connection.recv(9)
     except (OSError, ValueError, OverflowError) as error:
         raise RunError(f"--address {address}: no Ray cluster answers there: {error}") from None
+    if answer[3:4] != SETTINGS:
+        raise RunError(
+            f"--address {address}: what answers there is no Ray cluster's GCS (port 6379 as a rule; the jobs server, port 8265, is for "
+            "`submit`)"
+        )
 
 
 def growth() -> Growth:

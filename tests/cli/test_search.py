@@ -6,7 +6,9 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -168,6 +170,18 @@ def test_an_address_where_nothing_listens(
     search = ["search", str(write(search_of(shards))), "--out", str(tmp_path / "run"), "--address", address]
     assert main(search) == 2
     assert f"--address {address}: no Ray cluster answers there" in capsys.readouterr().err
+
+
+def test_an_address_where_something_else_listens(
+    shards: Path, write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:  # as the jobs server is one
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        address = f"127.0.0.1:{server.server_port}"
+        assert (
+            main(["search", str(write(search_of(shards))), "--out", str(tmp_path / "run"), "--address", address]) == 2
+        )
+    assert f"--address {address}: what answers there is no Ray cluster's GCS (port 6379" in capsys.readouterr().err
 
 
 def test_shards_changed_since_the_search_began(
