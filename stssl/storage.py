@@ -340,6 +340,10 @@ def _with_environment(uri: str) -> str:
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if endpoint and "endpoint_override" not in query:
         server = urlsplit(endpoint)
+        if server.scheme not in ("http", "https") or not server.netloc:
+            raise DataError(
+                f"AWS_ENDPOINT_URL={endpoint}: no address of a server; write http://HOST:PORT or https://HOST"
+            )
         query |= {"endpoint_override": server.netloc, "scheme": server.scheme or "https"}
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     if region or "endpoint_override" in query:  # a server of one's own has no region to be asked for

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import typer
 from rich.console import Console
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from stssl.training.recipe import Recipe
 
 # A pipe or a file has no width: nothing is folded there.
-out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
+errors = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 Set = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a dotted key; may be given several times.")
@@ -39,7 +39,7 @@ RunFolder = Annotated[
 
 
 def _on_disk(path: str) -> Path:
-    if is_uri(path):
+    if is_uri(path) or not path.strip():
         raise typer.BadParameter(f"{path}: a folder of this machine is needed here")
     return Path(path)
 
@@ -48,6 +48,16 @@ OutOnDisk = Annotated[
     Path | None,
     typer.Option("--out", metavar="FOLDER", parser=_on_disk, help="Folder for the files. [default: in RUN]"),
 ]
+
+
+HARMLESS = {
+    "region",
+    "scheme",
+    "endpoint_override",
+    "anonymous",
+    "allow_delayed_open",
+    "allow_bucket_creation",
+}  # in a URI
 
 
 @contextmanager
@@ -84,8 +94,11 @@ def absolute(path: str) -> str:
     Raises:
         ConfigError: Nothing can have that name, or it holds credentials.
     """
+    if not path.strip():
+        raise ConfigError("a path is empty; an unset variable, perhaps?")
     parts = urlsplit(path) if is_uri(path) else None
-    if parts and ((parts.username and parts.scheme != "abfss") or parts.password or "sig=" in parts.query):
+    queried = {key for key, _ in parse_qsl(parts.query, keep_blank_values=True)} if parts else set()
+    if parts and ((parts.username and parts.scheme != "abfss") or parts.password or queried - HARMLESS):
         raise ConfigError(
             f"{parts.scheme}://{parts.hostname}{parts.path}: holds credentials, which would be written into files "
             "of the run; leave them out, and give them in the environment (for s3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -14,7 +15,7 @@ import typer
 
 from stssl.cli.common import DryRun, Set, absolute, errors, out
 from stssl.errors import ConfigError, RunError
-from stssl.storage import is_uri
+from stssl.storage import Folder, is_uri
 
 if TYPE_CHECKING:
     from stssl.search.clusters import KubeRay, Slurm
@@ -49,6 +50,15 @@ def submit(
 
     if (cluster is None) == (address is None):
         raise ConfigError("submit: say where to: either --cluster cluster/X.yaml or --address http://HOST:8265")
+    if python is not None:
+        try:
+            words = shlex.split(python)
+        except ValueError as error:
+            raise ConfigError(f"submit: --python {python}: {error}") from None
+        if not words:
+            raise ConfigError("submit: --python is empty")
+    if target is not None and not target.strip():
+        raise ConfigError("submit: --out is empty")
     config = _checked(file, set_)
     jobs.authenticate()  # before Ray is imported
     from stssl.search import clusters
@@ -60,6 +70,7 @@ def submit(
             "submit: --out is needed: a folder that every node of the cluster sees, such as /nfs/runs/demo or s3://BUCKET/runs/demo"
         )
     run = absolute(target or f"runs/{config.name}-{datetime.now():%Y%m%d-%H%M%S}")
+    Folder(run)  # a URI that nobody understands
     shards = config.recipe["data"]["shards"]
     if not here and not is_uri(shards):
         errors.print(f"note: every node is to find the shards at {shards}", markup=False)
@@ -139,9 +150,11 @@ def _run_job(
         return
     try:
         queue.follow(job, out.file.write)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, RunError) as end:
         errors.print("\nnobody watches any more, and the job goes on:")
         _what_next(queue, job, run)
+        if isinstance(end, RunError):
+            raise
         raise typer.Exit(130) from None
     status, code = queue.status(job)
     if status != "SUCCEEDED":
@@ -163,10 +176,13 @@ def _hand_over(there: KubeRay | Slurm, config: SearchConfig, arguments: list[str
         there.submit(manifests, _say)
     else:
         beside = Path("runs", config.name).resolve() if is_uri(run) else Path(run)  # where all nodes see it
+        if not beside.name:
+            raise ConfigError(f"submit: --out {run}: is no folder for a run; name one below it")
         package = beside.with_name(f"{beside.name}-{datetime.now():%Y%m%d-%H%M%S}.job")
         if dry_run:
             _say(f"sbatch --chdir={package} {there.path} {' '.join(arguments)}")
             return
+        there.check()
         jobs.pack(package, config)
         there.submit(package, arguments, _say)
     _say(f"  python launch.py status {run}      the trials as a table, from anywhere that sees the folder")

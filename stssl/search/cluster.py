@@ -76,8 +76,10 @@ def _handle(handlers: dict[signal.Signals, Any]) -> None:
 def _check_address(address: str) -> None:
     """Refuse an address where nothing listens that speaks gRPC, which Ray would wait for without end."""
     host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if address == "auto":
+        return
     if not colon:
-        return  # `auto`, or a name that Ray resolves
+        raise RunError(f"--address {address}: give HOST:PORT of a running cluster, or auto")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=5) as connection:
             connection.settimeout(GREETING_SECONDS)
@@ -87,8 +89,8 @@ def _check_address(address: str) -> None:
         raise RunError(f"--address {address}: no Ray cluster answers there: {error}") from None
     if answer[3:4] != SETTINGS:
         raise RunError(
-            f"--address {address}: what answers there is no Ray cluster's GCS (port 6379 as a rule; the jobs server, port 8265, is for "
-            "`submit`)"
+            f"--address {address}: what answers there is no Ray cluster's GCS (port 6379 as a rule); "
+            "the jobs server (port 8265) is for `submit`"
         )
 
 
@@ -98,7 +100,15 @@ def growth() -> Growth:
     What `submit` read in the cluster's file, or what `ray up` left on the head node.
     """
     if GROWTH in os.environ:
-        return [(int(count), dict(have)) for count, have in json.loads(os.environ[GROWTH])]
+        try:
+            return [
+                (int(count), {str(k): float(v) for k, v in have.items()})
+                for count, have in json.loads(os.environ[GROWTH])
+            ]
+        except (ValueError, TypeError, AttributeError, OverflowError):
+            raise ConfigError(
+                f"{GROWTH}={os.environ[GROWTH][:80]}: expected [[count, {{resource: amount}}], ...] as JSON, which `submit` sets"
+            ) from None
     try:
         data = yaml.safe_load((Path.home() / "ray_bootstrap_config.yaml").read_text(encoding="utf-8"))
         kinds = data["available_node_types"].values()
@@ -109,7 +119,12 @@ def growth() -> Growth:
 
 def wait_for_nodes() -> None:
     """Until all nodes are there that the cluster's file names, or for NODES_SECONDS: its head is there first."""
-    expected, until = int(os.environ.get(NODES, 1)), time.monotonic() + NODES_SECONDS
+    try:
+        expected, until = int(os.environ.get(NODES, 1)), time.monotonic() + NODES_SECONDS
+    except ValueError:
+        raise ConfigError(
+            f"{NODES}={os.environ[NODES][:80]}: expected a number of nodes, which `submit` sets"
+        ) from None
     while len(_alive()) < expected and time.monotonic() < until:
         time.sleep(1)
 

@@ -15,6 +15,7 @@ import logging
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -61,6 +62,10 @@ class Launcher:
         self.path, self.config = path, _validated(path, data)
         provider = self.config["provider"]
         self.local = provider.get("type") == "local" and provider.get("head_ip") in LOOPBACK
+        if self.local and not data.get(
+            "head_start_ray_commands"
+        ):  # Ray's own would stop all Ray here, and listen everywhere
+            raise ConfigError(f"{path}: head_start_ray_commands: missing; cluster/local.yaml has it")
         start = " ".join(self.config.get("head_start_ray_commands", []))
         found = re.search(r"--dashboard-port[= ](\d+)", start)
         self.port = int(found.group(1)) if found else 8265
@@ -153,12 +158,16 @@ class KubeRay:
 
     def __init__(self, path: Path, data: dict[str, Any]) -> None:
         self.path, self.data = path, data
-        for keys in (("spec", "rayClusterSpec"), ("spec", "submitterPodTemplate", "spec", "volumes"), ("metadata",)):
+        for keys, kind in (
+            (("metadata",), dict), (("spec", "rayClusterSpec"), dict), (("spec", "submitterPodTemplate", "spec", "volumes"), list)
+        ):  # fmt: skip
             part: Any = data
             for key in keys:
                 part = part.get(key) if isinstance(part, dict) else None
-            if not part:
-                raise ConfigError(f"{path}: {'.'.join(keys)}: missing; cluster/kuberay.yaml has it")
+            if not part or not isinstance(part, kind):
+                what = "missing" if part is None else f"expected a {'mapping' if kind is dict else 'list'}"
+                raise ConfigError(f"{path}: {'.'.join(keys)}: {what}; cluster/kuberay.yaml has it")
+        _ = self.growth  # which may be refused
 
     def manifests(self, package: Path, arguments: Sequence[str], name: str) -> str:
         """What is to be applied: a ConfigMap with the package, and the RayJob, as YAML.
@@ -185,22 +194,25 @@ class KubeRay:
         variables = {GROWTH: json.dumps(self.growth), "STSSL_COMMIT": commit() or ""}
         spec["runtimeEnvYAML"] = yaml.safe_dump({"working_dir": "/package/stssl.zip", "env_vars": variables})
         for volume in spec["submitterPodTemplate"]["spec"]["volumes"]:
-            if "configMap" in volume:
-                volume["configMap"]["name"] = full
+            if isinstance(volume, dict) and "configMap" in volume:
+                volume["configMap"] = {**(volume["configMap"] or {}), "name": full}
         map_ = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": about, "binaryData": {"stssl.zip": content}}
         return yaml.safe_dump_all([map_, job], sort_keys=False)
 
     @property
     def growth(self) -> Growth:
         """To how many pods of each group the cluster may grow: what they have at most."""
-        found = []
-        for group in self.data["spec"]["rayClusterSpec"].get("workerGroupSpecs", []):
-            limits: dict[str, Any] = {}
-            with contextlib.suppress(LookupError, TypeError):
-                limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
-            cpus, gpus = str(limits.get("cpu", 0)), float(limits.get("nvidia.com/gpu", 0))
-            have = {"CPU": float(cpus.removesuffix("m")) / (1000 if cpus.endswith("m") else 1), "GPU": gpus}
-            found.append((int(group.get("maxReplicas", 0)), have))
+        found: Growth = []
+        try:
+            for group in self.data["spec"]["rayClusterSpec"].get("workerGroupSpecs") or []:
+                limits = (group["template"]["spec"]["containers"][0].get("resources") or {}).get("limits") or {}
+                have = {"CPU": _quantity(limits.get("cpu", 0)), "GPU": _quantity(limits.get("nvidia.com/gpu", 0))}
+                found.append((int(group.get("maxReplicas", 0)), have))
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            at = f"{self.path}: spec.rayClusterSpec.workerGroupSpecs[{len(found)}]"
+            raise ConfigError(
+                f"{at}: maxReplicas, or the limits of its first container, cannot be understood: {type(error).__name__}: {error}"
+            ) from None
         return found
 
     def submit(self, manifests: str, say: Say) -> None:
@@ -217,6 +229,13 @@ class KubeRay:
         say(f"  kubectl delete rayjob,configmap {name}      stop it; submitted again it goes on")
 
 
+def _quantity(value: Any) -> float:
+    """A number as Kubernetes writes it: 8, 500m, 2k."""
+    text = str(value)
+    factor = {"m": 0.001, "k": 1000.0}.get(text[-1:], 1.0)
+    return float(text[:-1] if text[-1:] in "mk" else text) * factor
+
+
 class Slurm:
     """A batch script for Slurm.
 
@@ -228,6 +247,15 @@ class Slurm:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    def check(self) -> None:
+        """Refuse a machine from which nothing can be submitted.
+
+        Raises:
+            RunError: There is no sbatch.
+        """
+        if shutil.which("sbatch") is None:
+            raise RunError(f"{self.path}: `sbatch` is not on this machine, and is needed to submit there")
 
     def submit(self, package: Path, arguments: Sequence[str], say: Say) -> None:
         """Hand the script to sbatch, to run in the package's folder.

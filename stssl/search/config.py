@@ -57,6 +57,8 @@ class ResourceConfig(cfg.Config):
     @field_validator("gpus")
     @classmethod
     def _whole_or_a_part(cls, gpus: float) -> float:
+        if 0 < gpus < 0.0001:
+            raise ValueError(f"0, or 0.0001 at least, which is Ray's smallest part, got {gpus:g}")
         if gpus > 1 and gpus != int(gpus):
             raise ValueError(f"a part of one GPU or a whole number of them, got {gpus:g}")
         return gpus
@@ -65,9 +67,13 @@ class ResourceConfig(cfg.Config):
     @classmethod
     def _not_those_of_ray(cls, custom: dict[str, float]) -> dict[str, float]:
         keys = {"CPU": "resources.cpus", "GPU": "resources.gpus"}
-        for name in custom:
-            if name in keys or name in ("memory", "object_store_memory"):
-                raise ValueError(f"'{name}' is not for here{f'; set {keys[name]}' if name in keys else ''}")
+        for name, amount in custom.items():
+            if name.upper() in keys or name in ("memory", "object_store_memory", ""):
+                raise ValueError(
+                    f"'{name}' is not for here{f'; set {keys[name.upper()]}' if name.upper() in keys else ''}"
+                )
+            if amount < 0.0001:
+                raise ValueError(f"'{name}': 0.0001 at least, which is Ray's smallest part, got {amount:g}")
         return custom
 
     def cost(self, seconds: float) -> float:

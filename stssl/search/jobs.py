@@ -17,11 +17,13 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import stssl
 from stssl.config import dump_yaml
 from stssl.errors import RunError
 from stssl.files import write_text
+from stssl.search import programs
 from stssl.search.config import SearchConfig
 from stssl.search.run_folder import commit
 
@@ -86,27 +88,39 @@ class Jobs:
             logging.getLogger(f"ray.{module}").setLevel(logging.WARNING)
         self._refused = AuthenticationError
         self.address = address
-        if not address.startswith(("http://", "https://")):
+        parts = urlsplit(address)
+        if parts.username or parts.password or parts.query:
+            raise RunError(
+                f"--address {parts.scheme}://{parts.hostname}: holds credentials or a query, which would be printed; the token "
+                "goes into RAY_AUTH_TOKEN or ~/.ray/auth_token"
+            )
+        if parts.scheme not in ("http", "https") or not parts.hostname:
             raise RunError(
                 f"--address {address}: give the jobs server, which is the dashboard's address, such as http://127.0.0.1:8265"
             )
+        if not programs.answers(address, 0.0):
+            raise RunError(f"{address}: no Ray jobs server answers there")
         self._client = self._ask(lambda: JobSubmissionClient(address))
 
     def _ask(self, call: Callable[[], Any]) -> Any:
-        """What the server says, or one sentence on why it does not."""
+        """What the server says, or one sentence on why it does not: whatever answers there may answer anything."""
         try:
             return call()
-        except (self._refused, ConnectionError, OSError, RuntimeError) as error:
+        except Exception as error:
             raise self._fault(error) from None
 
     def _fault(self, error: Exception) -> RunError:
-        if isinstance(error, self._refused):
+        if isinstance(error, self._refused | UnicodeError) or "header" in str(error):  # which would show the token
             return RunError(
                 f"{self.address}: wants a token that this machine does not have, or has another one; put the cluster's token "
                 "into RAY_AUTH_TOKEN, or its file into RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token (a cluster without "
                 "authentication: RAY_AUTH_MODE=disabled)"
             )
-        what = "no Ray jobs server answers there" if isinstance(error, OSError) else "Ray's jobs server refuses"
+        what = (
+            "no Ray jobs server answers there" if isinstance(error, OSError) else "not what a Ray jobs server answers"
+        )
+        if isinstance(error, RuntimeError):
+            what = "Ray's jobs server refuses"
         return RunError(f"{self.address}: {what}: {(str(error).splitlines() or [type(error).__name__])[0][:300]}")
 
     def at_work(self, run: str) -> str | None:
@@ -151,7 +165,7 @@ class Jobs:
                             entrypoint=entrypoint, runtime_env=runtime, submission_id=job, metadata={RUN: run}
                         )
                     )
-                except RuntimeError as error:
+                except Exception as error:
                     if "try again later" not in str(error) or time.monotonic() > until:
                         raise self._fault(error) from None
                     time.sleep(1)

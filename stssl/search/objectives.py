@@ -15,7 +15,11 @@ HOLDOUT = "holdout/"
 def more_is_better(metric: str) -> bool:
     """Whether a metric is to be maximised; `holdout/` before its name changes nothing."""
     name = metric.removeprefix(HOLDOUT)
-    return next(table[name] for table in METRICS.values() if name in table)
+    for table in METRICS.values():
+        if name in table:
+            return table[name]
+    known = sorted({name for table in METRICS.values() for name in table})
+    raise ConfigError(f"metric '{metric}' is unknown; {did_you_mean(name, known)}")
 
 
 class Objectives:

@@ -91,7 +91,7 @@ def answers(address: str, seconds: float) -> bool:
             return True
         except urllib.error.HTTPError:
             return True
-        except (OSError, http.client.HTTPException):
+        except (OSError, ValueError, http.client.HTTPException):
             if time.monotonic() > until:
                 return False
             time.sleep(0.5)

@@ -176,7 +176,8 @@ def standings(state: SearchState) -> list[Standing]:
     base = baseline(state)
     groups: dict[str, list[TrialState]] = {}
     for replicate in state.of_kind("replicate"):
-        groups.setdefault(str(replicate.of), []).append(replicate)
+        if str(replicate.of) in state.trials:  # else its line was taken out of the ledger by hand
+            groups.setdefault(str(replicate.of), []).append(replicate)
     table = [_standing(state.trials[trial], group) for trial, group in groups.items()]
     table = [s for s in table if s.replicates]
     _share_spread(table)

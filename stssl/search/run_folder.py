@@ -109,10 +109,13 @@ def load(folder: Folder | Path) -> tuple[SearchConfig, dict[str, Any]]:
         )
     try:
         manifest = json.loads(folder.read(MANIFEST))
-        _ = (manifest["data"]["fingerprint"], manifest["data"]["name"], dict(manifest["packages"]))
+        _ = (manifest["data"]["fingerprint"][:12], manifest["data"]["name"], manifest["packages"].items())
         _ = (manifest["search"], manifest["stssl"], manifest["created"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise RunError(f"{folder.show(MANIFEST)}: cannot be read: {error!r}; start the search anew") from None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {str(error)[:200]}"
+        raise RunError(
+            f"{folder.show(MANIFEST)}: cannot be read: {reason}; put a copy back, or start the search anew"
+        ) from None
     with folder.local(CONFIG) as path:
         try:
             return SearchConfig.read(path), manifest

@@ -181,3 +181,13 @@ def test_a_job_that_was_stopped_is_done(tmp_path: Path) -> None:
 def test_rays_own_names_are_no_custom_resources(name: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         ResourceConfig(custom={name: 1})
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "null", "[[1]]", '[["a", {}]]', '[[1, {"CPU": "a"}]]'])
+def test_a_nonsense_environment(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cluster.GROWTH, text)
+    with pytest.raises(ConfigError, match=r"STSSL_CLUSTER_GROWTH=.*expected"):
+        cluster.growth()
+    monkeypatch.setenv(cluster.NODES, text)
+    with pytest.raises(ConfigError, match=r"STSSL_CLUSTER_NODES=.*expected a number"):
+        cluster.wait_for_nodes()

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -275,6 +276,12 @@ def test_programs_that_are_missing_or_fail(tmp_path: Path, monkeypatch: pytest.M
         (["--address", "http://127.0.0.1:1", "--out", "/x"], "no Ray jobs server answers there"),
         (["--address", "127.0.0.1:6379", "--out", "/x"], "give the jobs server, which is the dashboard's address"),
         (["--address", "http://h:1", "--out", "s3://me:word@b/x"], "holds credentials"),
+        (["--address", "http://h:1", "--out", "abfss://c@a/x?client_secret=word"], "holds credentials"),
+        (["--address", "http://me:word@127.0.0.1:1", "--out", "/x"], "holds credentials"),
+        (["--address", "http://127.0.0.1:1/?token=word", "--out", "/x"], "holds credentials"),
+        (["--address", "http://127.0.0.1:1", "--out", ""], "--out is empty"),
+        (["--address", "http://127.0.0.1:1", "--out", "s3://"], "s3://"),
+        (["--address", "http://127.0.0.1:1", "--out", "/x", "--python", "a'b"], "--python a'b: No closing quotation"),
         (["--cluster", str(FOLDER / "aws.yaml"), "--out", "/x"], "FILL_IN is still to be filled in"),
         (["--address", "http://h:1", "--out", "/x", "--set", "recipe.training.steps=1"], "eval_interval"),
     ],
@@ -286,3 +293,56 @@ def test_wrong_use(
     assert main(["submit", str(DEMO), *arguments]) == 2
     error = capsys.readouterr().err
     assert said in error and "word" not in error and "Traceback" not in error
+
+
+def test_a_token_that_cannot_be_sent_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(jobs.programs, "answers", lambda *_: True)
+    header = ValueError("Invalid leading whitespace in header value: 'Bearer word'")
+    for fault in (header, UnicodeEncodeError("latin-1", "word", 0, 1, "")):
+        refused = jobs.Jobs.__new__(jobs.Jobs)
+        refused.address, refused._refused = "http://h:1", ConnectionError
+        with pytest.raises(RunError, match="wants a token that this machine does not have") as said:
+            refused._ask(lambda fault=fault: (_ for _ in ()).throw(fault))
+        assert "word" not in str(said.value)
+
+
+def test_a_local_cluster_says_itself_how_it_starts(tmp_path: Path) -> None:
+    """Ray's own commands would stop all Ray on this machine, and listen everywhere."""
+    data = yaml.safe_load((FOLDER / "local.yaml").read_text())
+    del data["head_start_ray_commands"]
+    (tmp_path / "local.yaml").write_text(yaml.safe_dump(data))
+    with pytest.raises(ConfigError, match="head_start_ray_commands: missing"):
+        clusters.read(tmp_path / "local.yaml")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda d: d.update(metadata="x"), "metadata: expected a mapping"),
+        (lambda d: d["spec"].update(rayClusterSpec="x"), "spec.rayClusterSpec: expected a mapping"),
+        (
+            lambda d: d["spec"]["rayClusterSpec"]["workerGroupSpecs"][0].update(maxReplicas="x"),
+            r"workerGroupSpecs\[0\]: maxReplicas",
+        ),
+        (lambda d: d["spec"]["submitterPodTemplate"]["spec"].update(volumes={}), "volumes: expected a list"),
+    ],
+)
+def test_a_rayjob_of_another_shape(change: Callable[[Any], None], said: str, tmp_path: Path) -> None:
+    data = yaml.safe_load(filled("kuberay.yaml", tmp_path).read_text())
+    change(data)
+    (tmp_path / "changed.yaml").write_text(yaml.safe_dump(data))
+    with pytest.raises(ConfigError, match=said):
+        clusters.read(tmp_path / "changed.yaml")
+
+
+def test_a_rayjob_without_limits_or_workers(tmp_path: Path) -> None:
+    data = yaml.safe_load(filled("kuberay.yaml", tmp_path).read_text())
+    group = data["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]
+    group["template"]["spec"]["containers"][0]["resources"]["limits"] = {"cpu": "8k"}
+    assert clusters.KubeRay(tmp_path, data).growth == [(8, {"CPU": 8000, "GPU": 0})]
+    group["template"]["spec"]["containers"][0]["resources"]["limits"] = None
+    assert clusters.KubeRay(tmp_path, data).growth == [(8, {"CPU": 0, "GPU": 0})]
+    data["spec"]["rayClusterSpec"]["workerGroupSpecs"] = None
+    assert clusters.KubeRay(tmp_path, data).growth == []

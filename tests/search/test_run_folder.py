@@ -168,7 +168,9 @@ def test_what_is_no_run(tmp_path: Path, config: SearchConfig) -> None:
     manifest = (folder / "manifest.json").read_text()
     for damaged in ("", "{", "[]", "{}", '{"data": {}}', '{"data": []}', "null", "\xff"):
         (folder / "manifest.json").write_bytes(damaged.encode("latin-1"))
-        with pytest.raises(RunError, match=r"manifest.json: cannot be read: .*; start the search anew"):
+        with pytest.raises(
+            RunError, match=r"manifest.json: cannot be read: .*; put a copy back, or start the search anew"
+        ):
             run_folder.load(folder)
     (folder / "manifest.json").unlink()
     with pytest.raises(RunError, match=r"manifest.json: cannot be read"):
