@@ -50,14 +50,8 @@ OutOnDisk = Annotated[
 ]
 
 
-HARMLESS = {
-    "region",
-    "scheme",
-    "endpoint_override",
-    "anonymous",
-    "allow_delayed_open",
-    "allow_bucket_creation",
-}  # in a URI
+# Settings in a URI that are no secrets.
+HARMLESS = {"region", "scheme", "endpoint_override", "anonymous", "allow_delayed_open", "allow_bucket_creation"}
 
 
 @contextmanager

@@ -62,9 +62,8 @@ class Launcher:
         self.path, self.config = path, _validated(path, data)
         provider = self.config["provider"]
         self.local = provider.get("type") == "local" and provider.get("head_ip") in LOOPBACK
-        if self.local and not data.get(
-            "head_start_ray_commands"
-        ):  # Ray's own would stop all Ray here, and listen everywhere
+        # Ray's own commands would stop all Ray here, and listen everywhere
+        if self.local and not data.get("head_start_ray_commands"):
             raise ConfigError(f"{path}: head_start_ray_commands: missing; cluster/local.yaml has it")
         start = " ".join(self.config.get("head_start_ray_commands", []))
         found = re.search(r"--dashboard-port[= ](\d+)", start)

@@ -31,6 +31,7 @@ SPACE, RUN = "search.yaml", "stssl_run"  # the file in the package; the key in t
 VENV_PYTHON = (
     "${VIRTUAL_ENV:+$VIRTUAL_ENV/bin/}python"  # a job's shell reads ~/.bashrc, which may put another one in front
 )
+ANSWER_SECONDS = 15.0
 PATIENCE_SECONDS = 60.0  # a jobs server that has just started has no agent to run a job yet
 _LAUNCH = '''"""Run stssl from what was packed."""
 
@@ -98,7 +99,7 @@ class Jobs:
             raise RunError(
                 f"--address {address}: give the jobs server, which is the dashboard's address, such as http://127.0.0.1:8265"
             )
-        if not programs.answers(address, 0.0):
+        if not programs.answers(address, ANSWER_SECONDS):
             raise RunError(f"{address}: no Ray jobs server answers there")
         self._client = self._ask(lambda: JobSubmissionClient(address))
 

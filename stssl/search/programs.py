@@ -83,7 +83,7 @@ def wait_open(port: int, source: str, process: subprocess.Popen[bytes] | None = 
 
 
 def answers(address: str, seconds: float) -> bool:
-    """Whether an HTTP server says anything within so many seconds, be it a refusal."""
+    """Whether an HTTP server says anything within so many seconds, be it a refusal; at once where nothing listens."""
     until = time.monotonic() + seconds
     while True:
         try:
@@ -91,7 +91,8 @@ def answers(address: str, seconds: float) -> bool:
             return True
         except urllib.error.HTTPError:
             return True
-        except (OSError, ValueError, http.client.HTTPException):
-            if time.monotonic() > until:
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            nobody = isinstance(getattr(error, "reason", None), ConnectionRefusedError | socket.gaierror)
+            if nobody or time.monotonic() > until:
                 return False
             time.sleep(0.5)
