@@ -21,6 +21,7 @@ from stssl.errors import RunError
 from stssl.storage import Folder
 
 NAME, LOCK = "ledger.jsonl", "driver.lock"
+READER_SECONDS = 5.0  # for a bucket to answer who only looks: one request that fails is no news
 Event = dict[str, Any]
 KEYS: dict[str, tuple[str, ...]] = {  # what the state cannot do without
     "created": ("trial", "kind", "params", "recipe", "time"),
@@ -55,7 +56,7 @@ def events_of(run: Folder | Path) -> list[Event]:
     if run.path is None:
         from stssl.search import bucket_ledger
 
-        return bucket_ledger.read(run)[0]
+        return bucket_ledger.read(Folder(run, max(run.patience, READER_SECONDS)))[0]
     return read(run.path / NAME) if (run.path / NAME).exists() else []
 
 
