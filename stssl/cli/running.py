@@ -58,10 +58,9 @@ def run(
 
     def connect(dataset: Dataset) -> None:
         stack.enter_context(cluster.connected(address, cpus))
-        if address is not None:
-            cluster.wait_for_nodes()
-        cluster.check_resources(config.resources)
-        if address is not None:
+        if address is None:
+            cluster.check_resources(config.resources)
+        else:
             look_at_nodes(config, dataset, folder)
 
     with _interruptible(folder), ExitStack() as stack:
@@ -91,9 +90,11 @@ def run(
 
 
 def look_at_nodes(config: SearchConfig, dataset: Dataset, folder: Folder) -> None:
-    """Preflight: every node of a cluster is asked what it can do, before anything is trained there."""
-    from stssl.search import preflight
+    """Preflight: a trial fits, and every node of a cluster is asked what it can do, before anything is trained there."""
+    from stssl.search import cluster, preflight
 
+    cluster.wait_for_nodes()
+    cluster.check_resources(config.resources)
     nodes = preflight.check(config.recipe["data"]["shards"], folder, dataset.store.card)
     out.print(f"cluster: {', '.join(preflight.lines(nodes))}: each reads the shards and writes the run folder")
 
@@ -115,8 +116,6 @@ def timed(config: SearchConfig, recipe: Recipe, dataset: Dataset, folder: Folder
     from stssl.search import cluster, preflight
 
     with cluster.connected(address):
-        cluster.wait_for_nodes()
-        cluster.check_resources(config.resources)
         look_at_nodes(config, dataset, folder)
         return preflight.timed_on_a_node(config, recipe.dump())
 

@@ -28,9 +28,8 @@ from stssl.search.config import SearchConfig
 from stssl.search.run_folder import commit
 
 SPACE, RUN = "search.yaml", "stssl_run"  # the file in the package; the key in the job's metadata
-VENV_PYTHON = (
-    "${VIRTUAL_ENV:+$VIRTUAL_ENV/bin/}python"  # a job's shell reads ~/.bashrc, which may put another one in front
-)
+# A job's shell reads ~/.bashrc, which may put another Python in front.
+VENV_PYTHON = "${VIRTUAL_ENV:+$VIRTUAL_ENV/bin/}python"
 ANSWER_SECONDS = 15.0
 PATIENCE_SECONDS = 60.0  # a jobs server that has just started has no agent to run a job yet
 _LAUNCH = '''"""Run stssl from what was packed."""
@@ -117,10 +116,10 @@ class Jobs:
                 "into RAY_AUTH_TOKEN, or its file into RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token (a cluster without "
                 "authentication: RAY_AUTH_MODE=disabled)"
             )
-        what = (
-            "no Ray jobs server answers there" if isinstance(error, OSError) else "not what a Ray jobs server answers"
-        )
-        if isinstance(error, RuntimeError):
+        what = "not what a Ray jobs server answers"
+        if isinstance(error, OSError):
+            what = "no Ray jobs server answers there"
+        elif isinstance(error, RuntimeError):
             what = "Ray's jobs server refuses"
         return RunError(f"{self.address}: {what}: {(str(error).splitlines() or [type(error).__name__])[0][:300]}")
 

@@ -63,10 +63,8 @@ class Lease:
     """
 
     def __init__(self, run: Folder) -> None:
-        self.run, self.id = (
-            Folder(run, patience=0),
-            uuid.uuid4().hex,
-        )  # what comes late may come after another's takeover
+        self.run = Folder(run, patience=0)  # what comes late may come after another's takeover
+        self.id = uuid.uuid4().hex
         self._closed = threading.Event()
         self._beaten = 0.0
         self.lost = False
