@@ -181,10 +181,15 @@ def _drive(study: Study, folder: Folder, grows: bool) -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if study.stopping and study.work_left():
-        study.record("stopped")
-        errors.print(f"stopped; every trial is kept. Go on with: python launch.py resume {shown(folder)}")
-        raise typer.Exit(130)
+    if not study.work_left():
+        return
+    if not study.stopping:
+        raise RunError(
+            f"Ray Tune ended before the search did; every trial is kept. Go on with: python launch.py resume {shown(folder)}"
+        )
+    study.record("stopped")
+    errors.print(f"stopped; every trial is kept. Go on with: python launch.py resume {shown(folder)}")
+    raise typer.Exit(130)
 
 
 def _finish(folder: Folder, study: Study, manifest: dict[str, Any], dataset: Dataset) -> None:

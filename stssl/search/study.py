@@ -19,6 +19,7 @@ from stssl.search.state import SearchState, TrialState
 from stssl.training.recipe import Recipe
 
 NODES_IN_A_ROW = 8  # of one trial and without a result in between
+CONCLUSIONS = ("winner", "tested", "finished")  # which nothing may follow that could change them
 LOSSES_IN_A_ROW = 4  # of more than one trial and without a result in between: not one recipe's fault
 
 
@@ -68,7 +69,15 @@ class Study:
         self._unfinished = [t for t in self.state.trials.values() if t.status == "running"]
 
     def record(self, event: str, **fields: Any) -> Event:
-        """Write an event to the ledger and take it into the state."""
+        """Write an event to the ledger and take it into the state.
+
+        Raises:
+            RunError: The event would end a search in which work is left.
+        """
+        if event in CONCLUSIONS and self.work_left():
+            raise RunError(
+                f"'{event}' is not recorded while trials are left to run; go on with: python launch.py resume {self.ledger.run}"
+            )
         entry = self.ledger.append(event, **fields)
         self.state.apply(entry)
         return entry
@@ -79,8 +88,8 @@ class Study:
         self._unfinished = [t for t in self.state.trials.values() if t.status == "running"]
 
     def work_left(self) -> bool:
-        """Whether anything is left to run."""
-        if any(t.status == "running" for t in self._unfinished) or self._searching():
+        """Whether anything runs or is left to run."""
+        if any(t.status == "running" for t in self.state.trials.values()) or self._searching():
             return True
         return self._to_drop() is not None or bool(self._replicates_left())
 

@@ -129,6 +129,53 @@ def test_any_search_ends(backend, search_config, seed, workers, trials, crash, s
     check_whole(run, run.run())
 
 
+CONCLUSIONS = ("winner", "tested", "finished")
+
+
+@given(data=st.data(), workers=st.integers(1, 12), seeds=st.integers(2, 5))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_stop_at_any_event_changes_nothing(backend, search_config, data: st.DataObject, workers, seeds) -> None:
+    """With one worker to the last decision. With more the order of results changes, so all are trained in full."""
+    scheduler = {"name": "none"} if workers > 1 else {"grace_steps": 10}
+    # which replicates run when a recipe is given up depends on that order too
+    replicates = {"seeds": seeds, "race": workers == 1}
+    config = search_config(trials=5, scheduler=scheduler, replicates=replicates)
+    calm = backend(config, workers=workers)
+    calm.run()
+    stops = data.draw(st.sets(st.integers(0, len(calm.events) + 20), max_size=4))
+    run = backend(config, workers=workers, stops=stops)
+    check_whole(run, run.run())
+    assert [e["event"] for e in run.events if e["event"] in CONCLUSIONS] == list(CONCLUSIONS)
+    assert [e["event"] for e in run.events[-3:]] == list(CONCLUSIONS), "something came after the test split was read"
+    if workers == 1:
+        assert run.events == calm.events
+    else:
+        in_order = [sorted(json.dumps(e, sort_keys=True) for e in r.events) for r in (run, calm)]
+        assert in_order[0] == in_order[1]
+
+
+def test_stopped_while_only_the_last_replicates_run(backend, search_config) -> None:
+    config = search_config(trials=3, replicates__seeds=3)
+    calm = backend(config, workers=20)
+    calm.run()
+    last = max(i for i, e in enumerate(calm.events) if e["event"] == "created")
+    run = backend(config, workers=20, stops=[last + 1])
+    run.run()
+    log = [e["event"] for e in run.study.ledger.events]
+    assert log.count("stopped") == 1 and run.sessions == 2
+    assert "tested" not in log[: log.index("stopped")] and log[-3:] == list(CONCLUSIONS)
+    check_whole(run, run.study.state)
+
+
+def test_no_conclusion_while_work_is_left(search_config, space_of, tmp_path: Path) -> None:
+    study = study_in(search_config(trials=1), space_of, tmp_path)
+    study.next()
+    for event in CONCLUSIONS:
+        with pytest.raises(RunError, match=f"'{event}' is not recorded while trials are left to run; .* resume"):
+            study.record(event, trial="t0001")
+    assert len(study.ledger.events) == 1
+
+
 def test_all_trials_fail(backend, search_config) -> None:
     for score in ("raised", math.nan):
         run = backend(search_config(trials=5), workers=2, crash=0.1, score=lambda recipe, step, s=score: s)
