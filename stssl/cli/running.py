@@ -51,7 +51,7 @@ def run(
 
     from stssl.search import checks, cluster, run_folder
     from stssl.search.config import located
-    from stssl.search.ledger import opened
+    from stssl.search.ledger import NAME, opened
     from stssl.search.study import Study
 
     folder = Folder(folder, PATIENCE_SECONDS)  # it could be opened; what fails from now on may pass
@@ -73,6 +73,7 @@ def run(
         config, manifest = run_folder.load(folder)
         with located(folder.show(run_folder.CONFIG)):
             space, dataset = checked or checks.check(config, folder.show(run_folder.CONFIG))
+        checks.check_trials(ledger.events, space, folder.show(NAME))
         study = Study(config, space, ledger)
         if study.state.finished:
             out.print("this search is finished already")

@@ -11,7 +11,8 @@ from stssl.errors import RunError
 from stssl.search import replicate
 from stssl.search.asha import Scheduler
 from stssl.search.config import SearchConfig
-from stssl.search.ledger import Event, Ledger
+from stssl.search.events import CONCLUSIONS, LARGEST, Event
+from stssl.search.ledger import Ledger
 from stssl.search.objectives import Objectives
 from stssl.search.proposals import Proposals
 from stssl.search.space import Space
@@ -19,7 +20,6 @@ from stssl.search.state import SearchState, TrialState
 from stssl.training.recipe import Recipe
 
 NODES_IN_A_ROW = 8  # of one trial and without a result in between
-CONCLUSIONS = ("winner", "tested", "finished")  # which nothing may follow that could change them
 LOSSES_IN_A_ROW = 4  # of more than one trial and without a result in between: not one recipe's fault
 
 
@@ -129,7 +129,7 @@ class Study:
             self.record("exhausted")
             return None
         recipe = self.space.recipe(draw.params).dump()
-        name = f"t{max((int(t.id[1:]) for t in self.state.of_kind('search')), default=0) + 1:04d}"
+        name = f"t{self.ledger.order.last_number + 1:04d}"
         bracket = self.scheduler.next_bracket(self._search_trials())
         more = {"bracket": bracket} if bracket else {}
         self.record("created", trial=name, kind="search", params=draw.params, recipe=recipe, by=draw.by, **more)
@@ -196,8 +196,8 @@ class Study:
         if fault:
             kind = "silent" if fault.endswith("not reported") else "diverged"
             return self.fail(name, kind, f"{fault} at step {step}")
-        finite = {k: v for k, v in train.items() if math.isfinite(v)}
-        scores = {k: v for k, v in validation.items() if math.isfinite(v)}
+        finite = {k: v for k, v in train.items() if abs(v) <= LARGEST}
+        scores = {k: v for k, v in validation.items() if abs(v) <= LARGEST}
         result: Event = {
             "trial": name, "step": step, "score": score, **({} if second is None else {"second": second}),
             "seconds": round(seconds, 4), "validation": scores, "train": finite,

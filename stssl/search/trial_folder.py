@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from stssl.errors import CheckpointError
+from stssl.search.ledger import TRIALS
 from stssl.storage import Folder
 from stssl.training import checkpoint
 
-TRIALS = "trials"
 CHECKPOINT, DAMAGED, ERROR = "checkpoint.pt", "checkpoint.damaged", "error.txt"
 HANG, FAULT = "hang.txt", "fault.json"  # the last words of a worker that had to end itself
 

@@ -366,6 +366,18 @@ def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ba
 
 
 @pytest.fixture(scope="session")
+def simulate() -> Callable[..., SearchState]:
+    """Runs a search to its end in a folder: `simulate(config, folder, score)`."""
+
+    def run(config: SearchConfig, folder: Path, score: Callable[..., Any] = curve) -> SearchState:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "fsync", lambda file: None)
+            return Backend(config, folder, score=score).run()
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def learning_curve() -> Callable[[dict[str, Any], int], float]:
     return curve
 
@@ -375,6 +387,13 @@ def ledger(tmp_path: Path) -> Path:
     """The path of a ledger with three events."""
     with Ledger(tmp_path / "three") as three:
         three.append("started")
-        three.append("created", trial="t0001", kind="search", params={"a": 1e-5, "b": None}, recipe={"ü": [1, True]})
-        three.append("result", trial="t0001", step=10, score=0.25, decision="continue", seconds=0.5)
+        three.append(
+            "created",
+            trial="t0001",
+            kind="search",
+            params={"a": 1e-5, "b": None},
+            recipe={"framework": "plain", "ü": [1, True]},
+        )
+        scores: dict[str, Any] = {"score": 0.25, "validation": {"accuracy": 0.25}, "train": {}}
+        three.append("result", trial="t0001", step=10, decision="continue", seconds=0.5, **scores)
     return tmp_path / "three" / NAME
