@@ -232,7 +232,7 @@ def tell(folder: Folder, study: Study) -> None:
     out.print()
     for line in found(study.state, study.config):
         out.print(line, markup=False)
-    seconds = sum(t.seconds for t in study.state.trials.values())
+    seconds = study.state.seconds("search") + study.state.seconds("replicate")
     out.print(f"\n{duration(seconds)} of training on record. Everything is in {where}:")
     if study.state.winner is not None:
         out.print(

@@ -14,7 +14,8 @@ from typing import Any
 
 from scipy import stats
 
-from stssl.search.state import SearchState, TrialState, furthest
+from stssl.search.ranking import furthest
+from stssl.search.state import SearchState, TrialState
 
 ROUNDS = 3  # replicates of each recipe before any is given up
 ALPHA = 0.05

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field
 
 from stssl.config import Config
+from stssl.search.samplers.evidence import Evidence
 from stssl.search.space import Space
 from stssl.search.state import SearchState
 
@@ -67,6 +68,7 @@ class Model:
 
     def __init__(self, config: SamplerConfig, space: Space, ladder: list[int]) -> None:
         self.config, self.space, self.ladder = config, space, ladder
+        self.evidence = Evidence(ladder)
 
     def proposals(self, state: SearchState, source: random.Random) -> Iterator[Draw]:
         """Points to try next, the best one first; the next one is asked for when that one was refused.
