@@ -7,9 +7,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from stssl.files import atomic_path
 from stssl.search.config import SearchConfig
 from stssl.search.events import Event, Status
@@ -123,6 +120,9 @@ def write_table(state: SearchState, path: Path, config: SearchConfig) -> None:
 
     Scores are given in the metric's own sign, costs in GPU hours (hours of training where trials have no GPU).
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     sign = 1 if more_is_better(config.metric) else -1
     trials = list(state.trials.values())
     keys = sorted({key for t in trials for key in t.params})

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field
 
 from stssl.config import Config
 from stssl.search.samplers.evidence import Evidence
-from stssl.search.space import Space
 from stssl.search.state import SearchState
+
+if TYPE_CHECKING:
+    from stssl.search.space import Space
 
 
 class SamplerConfig(Config):
