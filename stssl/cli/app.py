@@ -12,6 +12,7 @@ from stssl import __version__
 from stssl.cli import evaluate, export, inspect, plugins, prepare, report, schema, search, status, submit, train
 from stssl.cli.common import errors, fault
 from stssl.errors import StsslError
+from stssl.proxies import exempt_loopback
 
 OK, WRONG_USE, INTERRUPTED = 0, 2, 130
 
@@ -71,6 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
         0 done, 1 failed, 2 wrong use or faulty input, 130 interrupted.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's polite stop is Ctrl-C by another name
+    exempt_loopback()
     try:
         app(arguments)
     except (StsslError, OSError) as error:  # OSError: a folder that is a file, a disk without room or leave to write
