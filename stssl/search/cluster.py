@@ -16,11 +16,11 @@ from typing import Any
 
 import ray
 import yaml
-from ray._private.state import state  # where Ray Tune itself looks for nodes that are drained
 
 from stssl.errors import ConfigError, RunError
 from stssl.search.clusters import GROWTH, NODES, Growth
 from stssl.search.config import ResourceConfig
+from stssl.search.ray_compat import before_processes_end, draining_nodes
 from stssl.search.ray_processes import Watch
 from stssl.storage import undisturbed
 
@@ -84,9 +84,15 @@ def _init(address: str | None, cpus: int | None) -> None:
 
 
 def _shut_down(watch: Watch) -> None:
+    def handle() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.getsignal(number))
+
+    before_processes_end(handle)  # Ray's C++ code takes back a handler of SIGTERM on its way out, and ours with it
     try:
         ray.shutdown()
     finally:
+        handle()
         watch.end_processes()
 
 
@@ -191,7 +197,7 @@ def _listed(parts: list[str]) -> str:
 
 def draining() -> set[str]:
     """Ids of nodes that the cloud has said it will take away; Ray places nothing more there."""
-    return set(state.get_draining_nodes())
+    return draining_nodes()
 
 
 def room(resources: ResourceConfig) -> int:
