@@ -10,7 +10,7 @@ import ray
 
 def draining_nodes() -> set[str]:
     """Ids of nodes that are to be taken away, as Ray Tune itself finds them; none where Ray does not say."""
-    state = getattr(getattr(ray._private, "state", None), "state", None)
+    state: Any = getattr(getattr(ray._private, "state", None), "state", None)
     return set(state.get_draining_nodes()) if hasattr(state, "get_draining_nodes") else set()
 
 
