@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -10,7 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,8 @@ def _shut_down(watch: Watch) -> None:
 
     before_processes_end(handle)  # Ray's C++ code takes back a handler of SIGTERM on its way out, and ours with it
     try:
-        ray.shutdown()
+        with redirect_stdout(io.StringIO()):  # Ray prints a hundred lines about a node that has died
+            ray.shutdown()
     finally:
         handle()
         watch.end_processes()
