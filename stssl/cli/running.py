@@ -56,8 +56,15 @@ def run(
 
     folder = Folder(folder, PATIENCE_SECONDS)  # it could be opened; what fails from now on may pass
 
-    def lost(reason: str) -> None:
+    study: Study | None = None
+
+    def lost(reason: str) -> int:
+        if study is not None and study.stopping:  # a signal to the whole process group, which ended Ray too
+            errors.show_cursor()
+            errors.print(f"interrupted; {_go_on(folder)}")
+            return 130
         fault(f"{reason}; {_go_on(folder)}")
+        return 1
 
     def connect(dataset: Dataset) -> None:
         on_ray.enter_context(cluster.connected(address, cpus, lost))

@@ -39,13 +39,15 @@ def _print(reason: str) -> None:
 
 
 @contextmanager
-def connected(address: str | None, cpus: int | None = None, tell: Callable[[str], Any] = _print) -> Iterator[None]:
+def connected(
+    address: str | None, cpus: int | None = None, tell: Callable[[str], int | None] = _print
+) -> Iterator[None]:
     """Connect to a Ray cluster, or start one on this machine and stop it afterwards.
 
     Args:
         address: Of a running cluster; None starts a local one (after `ray_environment.prepare`).
         cpus: How many CPUs a local cluster has; None = all.
-        tell: Told why, before this process ends because its cluster was lost.
+        tell: Told why, before this process ends because its cluster was lost; may return another exit code than 1.
 
     Raises:
         RunError: No cluster answers at the address, or none starts.

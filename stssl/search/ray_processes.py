@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 VITAL = {"gcs_server": "Ray's GCS", "raylet": "Ray's raylet"}  # programs without which a local cluster is none
 LOOK_SECONDS = 0.5
@@ -83,10 +83,10 @@ class Watch:
     farewell: whatever is on record is on the disk, as after `kill -9`.
 
     Args:
-        tell: Told why this process ends, in another thread.
+        tell: Told why this process ends, in another thread; may return another exit code than 1.
     """
 
-    def __init__(self, tell: Callable[[str], Any]) -> None:
+    def __init__(self, tell: Callable[[str], int | None]) -> None:
         self._tell = tell
         self._stopped = threading.Event()
         self._before: Collection[int] | None = None
@@ -132,11 +132,12 @@ class Watch:
             while not self._stopped.wait(seconds):
                 reason = look()
                 if reason is not None and not self._stopped.is_set():
+                    code = None
                     try:
-                        self._tell(reason)
+                        code = self._tell(reason)
                     finally:
                         self.end_processes()
-                        os._exit(1)
+                        os._exit(code or 1)
 
         threading.Thread(target=run, daemon=True, name="watch on Ray").start()
 

@@ -176,6 +176,19 @@ def test_ray_lost_while_trials_run_then_stops_at_the_end(
 
 
 @pytest.mark.soak
+def test_a_stop_of_the_whole_process_group(
+    shards: Path, write: Callable[..., Path], tmp_path: Path, left: Callable[[], list[str]]
+) -> None:
+    """As some batch systems do it: Ray's processes end with the same signal."""
+    run = tmp_path / "run"
+    process = launch("search", write(search_of(shards)), "--out", run, "--cpus", "1", wait=False)
+    wait_for(run, lambda log: len(log) > 3, process)
+    os.killpg(process.pid, signal.SIGTERM)
+    check_end(process, 130, GO_ON.format(run=run))
+    assert not left()
+
+
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("program", "code", "said"),
     [("gcs_server", 1, "has not answered for 8 s"), ("raylet", 2, "the Ray node on which this driver runs died")],
