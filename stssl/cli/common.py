@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -36,6 +37,13 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 RunFolder = Annotated[
     str, typer.Argument(metavar="RUN", help="The folder of a search, such as runs/demo or s3://BUCKET/runs/demo.")
 ]
+
+
+def fault(text: str) -> None:
+    """Print why a command ends."""
+    text = text.encode(errors="backslashreplace").decode()  # names of files may be no UTF-8
+    errors.show_cursor()  # which a table that is no longer drawn has hidden
+    errors.print(f"[bold red]error:[/] {escape(text)}")
 
 
 def _on_disk(path: str) -> Path:

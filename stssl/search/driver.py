@@ -200,10 +200,14 @@ def _name(trial: Trial) -> str:
 
 
 class _Ticker(tune.Callback):
-    """Lets the observer look at every turn of Ray's loop, listens for `stop`, and watches the cluster."""
+    """Lets the observer look at every turn of Ray's loop, listens for `stop`, and watches the cluster.
 
-    def __init__(self, searcher: _Searcher, listener: Listener, observer: Observer) -> None:
-        self.listener = listener
+    Args:
+        here: Id of the node that this driver is on.
+    """
+
+    def __init__(self, searcher: _Searcher, listener: Listener, observer: Observer, here: str = "") -> None:
+        self.listener, self._here = listener, here
         self.searcher, self.study, self.run, self.observer = searcher, searcher.study, searcher.run, observer
         self._looked = self._roomless = time.monotonic()
 
@@ -226,10 +230,10 @@ class _Ticker(tune.Callback):
             pass  # it is asked again
 
     def _look(self) -> None:
-        """How many trials fit on the cluster now; and whether any node is left, where Ray would wait without end."""
-        if not any(node["Alive"] for node in ray.nodes()):
+        """How many trials fit on the cluster now; and whether the driver's own node is, or Ray would wait without end."""
+        if any(not node["Alive"] and node.get("NodeID") == self._here for node in ray.nodes()):
             raise RunError(
-                "Ray's last node has died (killed, or out of memory?); every trial is kept. Go on with: "
+                "the Ray node on which this driver runs died (killed, or out of memory?); every trial is kept. Go on with: "
                 f"python launch.py resume {self.run}"
             )
         self.searcher.look()
@@ -292,7 +296,7 @@ def run(
         run_config=tune.RunConfig(
             name=datetime.now().strftime("session-%Y%m%d-%H%M%S"),
             storage_path=str(logs),
-            callbacks=[_Ticker(searcher, listener, observer)],
+            callbacks=[_Ticker(searcher, listener, observer, ray.get_runtime_context().get_node_id())],
             failure_config=tune.FailureConfig(max_failures=0),  # the study tries again itself, within its own budget
             verbose=0,
         ),
