@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
 
 REMEDY = "run `make demo`, which installs everything into .venv, or `pip install -e .`"
 
@@ -15,6 +17,7 @@ def main(remedy: str = REMEDY) -> None:
         remedy: What to do about a missing package.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    redeliver_interrupts()
     try:
         from stssl.cli.app import main as run
 
@@ -31,3 +34,16 @@ def main(remedy: str = REMEDY) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # all is said and done, and the interpreter ends in a moment
     sys.exit(code)
+
+
+def redeliver_interrupts() -> None:
+    """Deliver an interrupt once more where Python could not raise it: in a destructor or after a fork, as Ray forks, it is lost."""
+    report = sys.unraisablehook
+
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        if isinstance(unraisable.exc_value, KeyboardInterrupt):
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        else:
+            report(unraisable)
+
+    sys.unraisablehook = hook

@@ -120,6 +120,7 @@ def test_kills_change_nothing(
         if process.poll() is None:
             if (run / "ledger.jsonl").exists():
                 seen.append((run / "ledger.jsonl").read_bytes())
+            print(time.strftime("%T"), faults[-1], len(events(run)), flush=True)
             if strike(faults[-1], process, run) and faults.pop() not in ("worker",):
                 process.wait(120)
     if process.poll() is None:
