@@ -177,7 +177,7 @@ def _drive(study: Study, folder: Folder, grows: bool) -> None:
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with Live(lambda: cluster.room(study.config.resources)) as live:
-            driver.run(study, folder, live, grows)
+            driver.run(study, folder, live, grows, say=live.say)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
