@@ -1,8 +1,6 @@
 #!/usr/bin/env python3
 """Run stssl from a checkout: `python launch.py --help`."""
 
-from __future__ import annotations
-
 import sys
 
 

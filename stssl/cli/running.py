@@ -49,12 +49,15 @@ def run(
 
     ray_environment.prepare(address)  # before Ray is imported
 
-    from stssl.search import checks, cluster, run_folder
+    from stssl.search import checks, cluster, preflight, run_folder
     from stssl.search.config import located
     from stssl.search.ledger import opened
     from stssl.search.study import Study
 
     folder = Folder(folder, PATIENCE_SECONDS)  # it could be opened; what fails from now on may pass
+
+    if address is not None:
+        preflight.load_code()
 
     def connect(dataset: Dataset) -> None:
         stack.enter_context(cluster.connected(address, cpus))
@@ -115,6 +118,7 @@ def timed(config: SearchConfig, recipe: Recipe, dataset: Dataset, folder: Folder
     ray_environment.prepare(address)
     from stssl.search import cluster, preflight
 
+    preflight.load_code()
     with cluster.connected(address):
         look_at_nodes(config, dataset, folder)
         return preflight.timed_on_a_node(config, recipe.dump())

@@ -20,16 +20,17 @@ def status() -> str:
     try:
         reported = _internal_kv_get(ray_constants.DEBUG_AUTOSCALING_STATUS)
         crash = _internal_kv_get(ray_constants.DEBUG_AUTOSCALING_ERROR)
-        text = debug_status(reported, b"", address=ray.get_runtime_context().gcs_address)
+        text = debug_status(reported, b"", verbose=True, address=ray.get_runtime_context().gcs_address)
         logs = Path(global_worker.node.get_logs_dir_path())  # type: ignore[union-attr]
     except Exception as error:  # Ray's own, of many kinds, and the interface is not public
         return _shortened(f"nothing, as it cannot be asked: {type(error).__name__}: {error}")
     if crash:
         return _shortened(f"it has ended: {last_error(crash.decode(errors='replace')) or 'for an unknown reason'}")
     said = summary(text)
-    # The newer autoscaler leaves its last words only in a file of the head node, where the driver of a job runs.
-    if "Recent failures" not in said and (last := last_error(_tail(logs / "monitor.err"))):
-        said = f"{said}; the last error in its log: {last}" if said else f"the last error in its log: {last}"
+    # The newer autoscaler gives no reasons and leaves its last words to its log on the head node, where the driver of a job runs.
+    errors = [last for name in ("monitor.err", "monitor.log") if (last := last_error(_tail(logs / name)))]
+    if errors and errors[0] not in said:
+        said = f"{said}; the last error in its log: {errors[0]}".removeprefix("; ")
     return _shortened(said or f"nothing; see monitor.log and monitor.err in {logs} on the head node")
 
 
@@ -37,18 +38,19 @@ def summary(text: str) -> str:
     """The sections `Pending` and `Recent failures` of what `ray status` prints, in one line; empty where nothing is in them."""
     parts = []
     for name in ("Pending", "Recent failures"):
-        found = re.search(rf"^{name}:\n((?: .*\n?)*)", text, re.MULTILINE)
-        lines = [line.strip(" ,") for line in found.group(1).splitlines()] if found else []
-        lines = [line for line in lines if line and not line.startswith("(no ")]
+        found = re.search(rf"^{name}:\n(.*?)(?=\n\n|\n[A-Z][\w ]*:?\n|\Z)", text, re.MULTILINE | re.DOTALL)
+        said = re.sub(r" \(latest_attempt: [\d:]+\)", "", found.group(1)) if found else ""  # else the same failure differs
+        lines = [line.strip(" ,-") for line in said.splitlines()]
+        lines = [line for line in dict.fromkeys(lines) if line and not line.startswith("(no ")]
         if lines:
             parts.append(f"{name}: {', '.join(lines)}")
     return "; ".join(parts)
 
 
 def last_error(text: str) -> str | None:
-    """The last exception that a text shows, as a traceback ends with it: its class and what it says, up to an empty line."""
+    """The last exception that a text shows: class and message, up to an empty line or the next line of a log."""
     found = [*re.finditer(r"^[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt)\b", text, re.MULTILINE)]
-    return text[found[-1].start() :].partition("\n\n")[0].strip() if found else None
+    return re.split(r"\n(?:\n|\d{4}-\d\d-\d\d )", text[found[-1].start() :])[0].strip() if found else None
 
 
 def _tail(path: Path) -> str:

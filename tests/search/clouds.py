@@ -12,6 +12,7 @@ from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs
 
+from moto.moto_api._internal import moto_api_backend
 from moto.server import ThreadedMotoServer
 
 
@@ -58,6 +59,7 @@ def ec2() -> Iterator[Ec2]:
         yield cloud
     finally:
         server.stop()
+        moto_api_backend.reset()  # what it holds belongs to the process
 
 
 class ComputeEngine(ThreadingHTTPServer):
