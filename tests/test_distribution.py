@@ -52,7 +52,10 @@ def test_the_archive_holds_what_git_holds(unpacked: Path) -> None:
     if not (ROOT / ".git").exists():
         pytest.skip("no checkout")
     listed = run(ROOT, "git", "-c", "core.quotePath=off", "ls-files").splitlines()
-    assert len(listed) > 200 and [name for name in listed if (ROOT / name).exists() and not (unpacked / name).exists()] == []
+    assert (
+        len(listed) > 200
+        and [name for name in listed if (ROOT / name).exists() and not (unpacked / name).exists()] == []
+    )
     made = {"PKG-INFO", "setup.cfg"}
     there = {p.relative_to(unpacked).as_posix() for p in unpacked.rglob("*") if p.is_file()}
     others = run(ROOT, "git", "ls-files", "--others", "--exclude-standard").splitlines()

@@ -39,7 +39,9 @@ def summary(text: str) -> str:
     parts = []
     for name in ("Pending", "Recent failures"):
         found = re.search(rf"^{name}:\n(.*?)(?=\n\n|\n[A-Z][\w ]*:?\n|\Z)", text, re.MULTILINE | re.DOTALL)
-        said = re.sub(r" \(latest_attempt: [\d:]+\)", "", found.group(1)) if found else ""  # else the same failure differs
+        said = (
+            re.sub(r" \(latest_attempt: [\d:]+\)", "", found.group(1)) if found else ""
+        )  # else the same failure differs
         lines = [line.strip(" ,-") for line in said.splitlines()]
         lines = [line for line in dict.fromkeys(lines) if line and not line.startswith("(no ")]
         if lines:
@@ -48,8 +50,9 @@ def summary(text: str) -> str:
 
 
 def last_error(text: str) -> str | None:
-    """The last exception that a text shows: class and message, up to an empty line or the next line of a log."""
-    found = [*re.finditer(r"^[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt)\b", text, re.MULTILINE)]
+    """The last exception or failed launch that a text shows, up to an empty line or the next line of a log."""
+    sign = r"^[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt)\b|\bFailed to launch \d"
+    found = [*re.finditer(sign, text, re.MULTILINE)]
     return re.split(r"\n(?:\n|\d{4}-\d\d-\d\d )", text[found[-1].start() :])[0].strip() if found else None
 
 

@@ -83,8 +83,8 @@ def _check_folders() -> None:
     for (host, folder), count in folders.items():
         if count > 1:
             raise RunError(
-                f"{count} nodes on {host} share the folder {folder}, where each would unpack the job's code under the others; start "
-                "each node of a machine with a folder of its own: ray start --temp-dir=FOLDER"
+                f"{count} nodes on {host} share the folder {folder}, where each would unpack the job's code under the others; "
+                "start each node of a machine with a folder of its own: ray start --temp-dir=FOLDER"
             )
 
 

@@ -94,7 +94,11 @@ class ComputeEngine(ThreadingHTTPServer):
             return self.instances[name[1]] if name else {"items": [*self.instances.values()]}
         if verb == "POST" and name is None:
             self.methods.add("instances.insert")
-            self.instances[body["name"]] = body | {"status": "RUNNING", "labelFingerprint": "x", "networkInterfaces": []}
+            self.instances[body["name"]] = body | {
+                "status": "RUNNING",
+                "labelFingerprint": "x",
+                "networkInterfaces": [],
+            }
         elif verb == "DELETE" and name:
             self.methods.add("instances.delete")
             del self.instances[name[1]]

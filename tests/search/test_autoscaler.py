@@ -1,4 +1,4 @@
-"""What is told of Ray's autoscaler, from what Ray's own formatters and loggers write; the real one is in tests/cli/test_no_node_comes.py."""
+"""What is told of Ray's autoscaler, from what Ray's own formatters write; a real one is in test_no_node_comes.py."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def test_the_newer_autoscaler() -> None:
 
 
 def test_the_older_autoscaler() -> None:
-    bad = NodeAvailabilityRecord("gpu_spot", False, time.time(), UnavailableNodeInformation("Quota", "You are at 0 of 0."))
+    bad = NodeAvailabilityRecord(
+        "gpu_spot", False, time.time(), UnavailableNodeInformation("Quota", "You are at 0 of 0.")
+    )
     summary = AutoscalerSummary(
         active_nodes={"head": 1}, idle_nodes={}, pending_nodes=[], pending_launches={}, failed_nodes=[("10.0.0.1", "gpu_spot")],
         node_availability_summary=NodeAvailabilitySummary({"gpu_spot": bad}),
@@ -58,8 +60,16 @@ def test_the_last_error_of_a_log() -> None:
     for end in ("\nmore", "2026-01-01 12:00:00,001 INFO more"):
         log = f"2026-01-01 INFO at work: no Error here\n{text}{end}"
         assert autoscaler.last_error(log) == "ImportError: the SDK is\nmissing"
+    launch = "Failed to launch 1 nodes of type gpu_spot: Node Launch Exception (Quota): 0 of 0"
+    assert (
+        autoscaler.last_error(f"{text}\n2026-01-01 12:00:00 INFO x.py:1 -- {launch}\n2026-01-01 12:00:01 INFO")
+        == launch
+    )
     assert autoscaler.last_error("all is well\nErrors: 0") is None
 
 
 def test_long_reports_are_cut() -> None:
-    assert autoscaler._shortened("a\n b") == "a b" and len(autoscaler._shortened("word " * 1000)) == autoscaler.MAX_CHARACTERS
+    assert (
+        autoscaler._shortened("a\n b") == "a b"
+        and len(autoscaler._shortened("word " * 1000)) == autoscaler.MAX_CHARACTERS
+    )

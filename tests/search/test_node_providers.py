@@ -14,7 +14,9 @@ import tomllib
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
+import boto3
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -83,8 +85,6 @@ def blocked(extra: str) -> str:
 
 def made(modules: str, name: str, environment: dict[str, str], folder: Path, **changes: str) -> None:
     """Run the program with provider and worker of a file in cluster/."""
-    import yaml
-
     config = yaml.safe_load((ROOT / "cluster" / f"{name}.yaml").read_text().replace("FILL_IN", "filled"))
     kind = config["available_node_types"]["gpu_spot"]["node_config"] | changes
     clean = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy") and k not in ("PYTHONPATH",)}
@@ -101,8 +101,6 @@ def test_dev_is_not_there() -> None:
 
 
 def test_ec2(tmp_path: Path) -> None:
-    import boto3
-
     with clouds.ec2() as cloud, pytest.MonkeyPatch.context() as patch:
         for variable, value in cloud.environment.items():
             patch.setenv(variable, value)
