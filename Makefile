@@ -1,5 +1,8 @@
 # Everything runs in .venv, which the first target that needs it creates. Only pip uses the network.
-PYTHON ?= python3
+# python3 where stssl supports it, else the first of the others that is there.
+SUPPORTED := 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))'
+NAMES := python3 python3.14 python3.13 python3.12 python3.11
+PYTHON ?= $(or $(firstword $(foreach name,$(NAMES),$(shell $(name) -c $(SUPPORTED) 2>/dev/null && echo $(name)))),python3)
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
@@ -31,8 +34,8 @@ clean: ## Remove caches and build leftovers; .venv and runs/ stay
 
 # `venv` runs again where .venv has no working pip, as an interrupted or refused creation leaves it.
 $(STAMP): pyproject.toml constraints.txt
-	@test -x $(PY) || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-		echo "stssl needs Python 3.11 or newer as '$(PYTHON)'; name another one with 'make PYTHON=python3.11'." >&2; exit 1; }
+	@test -x $(PY) || $(PYTHON) -c $(SUPPORTED) 2>/dev/null || { \
+		echo "stssl needs Python 3.11 to 3.14, which '$(PYTHON)' is not; name one with 'make PYTHON=python3.11'." >&2; exit 1; }
 	@echo "Installing stssl and its dependencies into .venv (about 6.5 GB, a few minutes) ..."
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv
 	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt -e '.[dev]'

@@ -37,7 +37,7 @@ def main(remedy: str = REMEDY) -> None:
 
 
 def redeliver_interrupts() -> None:
-    """Deliver an interrupt once more where Python could not raise it: in a destructor or after a fork, as Ray forks, it is lost."""
+    """Deliver an interrupt once more that Python could not raise: in a destructor, or after one of Ray's forks, it is lost."""
     report = sys.unraisablehook
 
     def hook(unraisable: sys.UnraisableHookArgs) -> None:

@@ -62,6 +62,11 @@ class Live:
                 errors.print(line, markup=False)
                 self._said, self._next = line, now + QUIET_SECONDS
 
+    def say(self, text: str) -> None:
+        """Print a note, above the table if there is one."""
+        console = self._live.console if self._live else errors
+        console.print(f"note: {text}", markup=False, highlight=False)
+
     def parts(self, study: Study) -> list[str]:
         """What a line says."""
         state, config = study.state, study.config

@@ -49,12 +49,15 @@ def run(
 
     ray_environment.prepare(address)  # before Ray is imported
 
-    from stssl.search import checks, cluster, run_folder
+    from stssl.search import checks, cluster, preflight, run_folder
     from stssl.search.config import located
     from stssl.search.ledger import NAME, opened
     from stssl.search.study import Study
 
     folder = Folder(folder, PATIENCE_SECONDS)  # it could be opened; what fails from now on may pass
+
+    if address is not None:
+        preflight.load_code()
 
     study: Study | None = None
 
@@ -128,6 +131,7 @@ def timed(config: SearchConfig, recipe: Recipe, dataset: Dataset, folder: Folder
     ray_environment.prepare(address)
     from stssl.search import cluster, preflight
 
+    preflight.load_code()
     with cluster.connected(address, tell=lambda reason: fault(f"{reason}; nothing has begun")):
         look_at_nodes(config, dataset, folder)
         return preflight.timed_on_a_node(config, recipe.dump())
@@ -197,7 +201,7 @@ def _drive(study: Study, folder: Folder, grows: bool) -> None:
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with Live(lambda: cluster.room(study.config.resources)) as live:
-            driver.run(study, folder, live, grows)
+            driver.run(study, folder, live, grows, say=live.say)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

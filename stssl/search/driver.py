@@ -24,7 +24,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from stssl.errors import RunError, StsslError
-from stssl.search import cluster
+from stssl.search import autoscaler, cluster
 from stssl.search.pulse import Listener
 from stssl.search.run_folder import STOP
 from stssl.search.study import Next, Study
@@ -33,7 +33,10 @@ from stssl.search.trial_folder import TRIALS, delete_weights, fault, hung
 from stssl.storage import Folder
 
 Observer = Callable[[Study], None]
+Say = Callable[[str], object]
 NO_ROOM_SECONDS = 600.0  # how long nodes may be away
+SAY_SECONDS = 300.0  # after which it is said that a cluster that may grow does not
+NO_GROWTH_SECONDS = 1800.0  # after which a cluster that may grow is given up: its head costs money
 
 
 def _actor_task_failed(
@@ -204,12 +207,21 @@ class _Ticker(tune.Callback):
 
     Args:
         here: Id of the node that this driver is on.
+        say: See `run`.
     """
 
-    def __init__(self, searcher: _Searcher, listener: Listener, observer: Observer, here: str = "") -> None:
-        self.listener, self._here = listener, here
+    def __init__(
+        self,
+        searcher: _Searcher,
+        listener: Listener,
+        observer: Observer,
+        here: str = "",
+        say: Say = lambda text: None,
+    ) -> None:
+        self.listener, self._here, self.say = listener, here, say
         self.searcher, self.study, self.run, self.observer = searcher, searcher.study, searcher.run, observer
         self._looked = self._roomless = time.monotonic()
+        self._said = False
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         local = self.run.path is not None
@@ -239,12 +251,29 @@ class _Ticker(tune.Callback):
         self.searcher.look()
         self.listener.look()
         resources = self.study.config.resources
-        if cluster.room(resources) or cluster.may_have_room(resources):
-            self._roomless = time.monotonic()
+        if cluster.room(resources):
+            self._roomless, self._said = time.monotonic(), False
+        elif cluster.may_have_room(resources):
+            self._wait_for_growth(time.monotonic() - self._roomless)
         elif time.monotonic() - self._roomless > NO_ROOM_SECONDS:
             raise RunError(
                 f"for {NO_ROOM_SECONDS / 60:g} minutes there has been no node on which a trial fits; every trial is kept. Go on, "
                 f"once there is one, with: python launch.py resume {self.run}"
+            )
+
+    def _wait_for_growth(self, seconds: float) -> None:
+        """A cluster that may grow has no node for a trial: a cloud may have none left, or the autoscaler has a fault."""
+        if seconds > NO_GROWTH_SECONDS:
+            raise RunError(
+                f"for {NO_GROWTH_SECONDS / 60:g} minutes no node has come on which a trial fits (the autoscaler reports: "
+                f"{autoscaler.status()}); every trial is kept. Mend that, then go on with: python launch.py resume {self.run} "
+                "(on a cluster: submit it again with the same --out)"
+            )
+        if seconds > SAY_SECONDS and not self._said:
+            self._said = True
+            self.say(
+                f"for {SAY_SECONDS / 60:g} minutes no node has come on which a trial fits; the autoscaler reports: "
+                f"{autoscaler.status()}. The search ends after {NO_GROWTH_SECONDS / 60:g} minutes without one, and can be resumed"
             )
 
     def __reduce__(self) -> Any:
@@ -257,6 +286,7 @@ def run(
     observer: Observer = lambda study: None,
     grows: bool = False,
     trainable: type[tune.Trainable] = RecipeTrial,
+    say: Say = lambda text: None,
 ) -> None:
     """Run a study until nothing is left to run, or until it is stopping. Needs a cluster.
 
@@ -266,6 +296,7 @@ def run(
         observer: Called at every turn of Ray's loop.
         grows: The cluster is not ours, and may grow.
         trainable: What runs a job; another one than RecipeTrial is for measuring the driver itself.
+        say: Told in a sentence what the user may want to act upon.
 
     Raises:
         RunError: The same kind of fault of the infrastructure again and again, or the ledger cannot be written.
@@ -296,7 +327,7 @@ def run(
         run_config=tune.RunConfig(
             name=datetime.now().strftime("session-%Y%m%d-%H%M%S"),
             storage_path=str(logs),
-            callbacks=[_Ticker(searcher, listener, observer, ray.get_runtime_context().get_node_id())],
+            callbacks=[_Ticker(searcher, listener, observer, ray.get_runtime_context().get_node_id(), say)],
             failure_config=tune.FailureConfig(max_failures=0),  # the study tries again itself, within its own budget
             verbose=0,
         ),

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
+import pkgutil
 import platform
 import socket
 import time
 import uuid
+from collections import Counter
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,6 +50,7 @@ class Node(NamedTuple):
     faults: list[str]
 
 
+@cache
 def source_digest() -> str:
     """Of this package's code, by which nodes that run another version are told."""
     digest = hashlib.sha256()
@@ -53,6 +58,34 @@ def source_digest() -> str:
     for path in sorted(package.rglob("*.py")):
         digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
+
+
+def load_code() -> None:
+    """Read all of this package's code; to be called before Ray is connected to.
+
+    A job's code lies in a folder of Ray's, which it may unpack anew, even under the driver, once that has connected.
+    """
+    source_digest()
+    for module in pkgutil.walk_packages(stssl.__path__, "stssl."):
+        importlib.import_module(module.name)
+
+
+def _check_folders() -> None:
+    """Refuse nodes of one machine that would unpack a job's code into the same folder, one under the other.
+
+    Raises:
+        RunError: Names machine, folder and remedy.
+    """
+    if not ray.get_runtime_context().runtime_env.get("working_dir"):
+        return
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    folders = Counter((node["NodeManagerHostname"], str(Path(node["RayletSocketName"]).parents[1])) for node in alive)
+    for (host, folder), count in folders.items():
+        if count > 1:
+            raise RunError(
+                f"{count} nodes on {host} share the folder {folder}, where each would unpack the job's code under the others; "
+                "start each node of a machine with a folder of its own: ray start --temp-dir=FOLDER"
+            )
 
 
 def _about() -> dict[str, str]:
@@ -104,6 +137,7 @@ def check(shards: str, run: Folder, card: Card) -> list[Node]:
     Raises:
         RunError: Names each node that is not, and what to do about it.
     """
+    _check_folders()
     before = bool(run.names())
     driver, marks = _about(), {}
     probe = ray.remote(num_cpus=0, max_retries=0)(_probe)

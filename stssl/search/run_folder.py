@@ -82,11 +82,15 @@ def commit() -> str | None:
     """The commit of this source tree, marked if it has changes; None outside a checkout."""
     if "STSSL_COMMIT" in os.environ:  # on a cluster, whereto the tree has travelled without its history
         return os.environ["STSSL_COMMIT"] or None
-    try:
-        command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+
+    def git(*arguments: str) -> str:
         here = Path(__file__).parent
-        done = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, timeout=10, check=True)
         return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # else it is the repository of who has installed this
+        return git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return None
 

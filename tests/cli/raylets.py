@@ -33,6 +33,7 @@ class Raylets:
     Attributes:
         address: Of the cluster.
         jobs: The URL of its jobs server.
+        folder: Where Ray keeps what belongs to its head node.
         environment: What programs need that connect to it.
         pid: The process above all of its processes.
         faults: A folder for `inject`, whose code all workers run that start later.
@@ -52,7 +53,7 @@ class Raylets:
         )
         self.pid = self._process.pid
         said = self._hear()
-        self.address, self.jobs = said["address"], said["jobs"]
+        self.address, self.jobs, self.folder = said["address"], said["jobs"], said["folder"]
         self.nodes: list[str] = []
 
     def _hear(self) -> dict[str, Any]:
@@ -109,14 +110,15 @@ def _serve() -> None:
     nodes: dict[str, Any] = {}
     # by which a job finds its cluster, among others on this machine
     write_ray_address(cluster.address, f"{above}/head")
-    print(json.dumps({"address": cluster.address, "jobs": f"http://{cluster.webui_url}"}), flush=True)
+    about = {"address": cluster.address, "jobs": f"http://{cluster.webui_url}", "folder": f"{above}/head"}
+    print(json.dumps(about), flush=True)
     for line in sys.stdin:
         word, _, rest = line.strip().partition(" ")
         said: dict[str, Any] = {}
         if word == "add":
             name = f"n{time.monotonic_ns()}"
             folder = tempfile.mkdtemp(prefix="ray-", dir=above)  # else all nodes would unpack a job into one
-            nodes[name] = cluster.add_node(temp_dir=folder, **json.loads(rest))
+            nodes[name] = cluster.add_node(**{"temp_dir": folder, **json.loads(rest)})
             said["name"] = name
         elif word == "kill":
             cluster.remove_node(nodes.pop(rest), allow_graceful=False)

@@ -116,6 +116,18 @@ def test_submitted_and_submitted_again_when_the_head_was_lost(
         second.close()
 
 
+def test_nodes_that_share_a_folder_are_refused(
+    raylets: Raylets, shards: Path, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    """As where `ray start` is called twice on a machine without --temp-dir: each unpacks the job's code under the other."""
+    raylets.add(num_cpus=1, temp_dir=raylets.folder)
+    command = ["submit", write(search_of(shards)), "--out", tmp_path / "run", "--python", sys.executable, "--follow"]
+    process = start(raylets, *command, "--address", raylets.jobs)
+    out, err = ended(process)
+    assert process.returncode != 0 and f"share the folder {raylets.folder}/session_" in out + err, out + err
+    assert "ray start --temp-dir=FOLDER" in out + err and not (tmp_path / "run").exists()
+
+
 @pytest.mark.timeout(900)
 def test_twenty_nodes_lost(raylets: Raylets, shards: Path, write: Callable[..., Path], tmp_path: Path) -> None:
     run = tmp_path / "run"

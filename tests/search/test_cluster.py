@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -142,6 +144,60 @@ def test_a_cluster_without_room_is_waited_for_a_while(monkeypatch: pytest.Monkey
     ticker._roomless = time.monotonic() - driver.NO_ROOM_SECONDS - 1
     with pytest.raises(
         RunError, match="for 10 minutes there has been no node on which a trial fits; every trial is kept"
+    ):
+        ticker._look()
+
+
+def test_nodes_of_a_machine_have_folders_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(*nodes: tuple[str, str], working_dir: str = "gcs://x.zip") -> None:
+        alive = [{"Alive": True, "NodeManagerHostname": h, "RayletSocketName": f"{f}/sockets/raylet"} for h, f in nodes]
+        monkeypatch.setattr(preflight.ray, "nodes", lambda: alive)
+        context = SimpleNamespace(runtime_env={"working_dir": working_dir} if working_dir else {})
+        monkeypatch.setattr(preflight.ray, "get_runtime_context", lambda: context)
+        preflight._check_folders()
+
+    look(("a", "/tmp/ray/s"), ("b", "/tmp/ray/s"), ("a", "/tmp/other/s"))
+    look(("a", "/tmp/ray/s"), ("a", "/tmp/ray/s"), working_dir="")  # no code travels
+    with pytest.raises(RunError, match="2 nodes on a share the folder /tmp/ray/s, where each would unpack"):
+        look(("a", "/tmp/ray/s"), ("a", "/tmp/ray/s"), ("b", "/tmp/ray/s"))
+
+
+def test_a_driver_reads_its_code_before_it_connects() -> None:
+    """What Ray does to a job's folder afterwards is no matter to it."""
+    program = """
+import sys, tempfile, shutil, stssl, pathlib
+from stssl.search import preflight
+preflight.load_code()
+package = pathlib.Path(stssl.__file__).parent
+names = {".".join(p.relative_to(package.parent).with_suffix("").parts) for p in package.rglob("*.py")}
+print(sorted(n for n in names if n.removesuffix(".__init__") not in sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_a_cluster_that_does_not_grow_is_told_and_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(cluster.GROWTH, json.dumps([[1, {"CPU": 4, "GPU": 1}]]))
+    monkeypatch.setattr(driver.autoscaler, "status", lambda: "Recent failures: none left")
+    nodes(monkeypatch, {"CPU": 0})
+    study = SimpleNamespace(config=SimpleNamespace(resources=ResourceConfig(gpus=1)))
+    looks, said = SimpleNamespace(look=lambda: None), list[str]()
+    searcher: Any = SimpleNamespace(study=study, run=Folder(tmp_path), look=lambda: None)
+    ticker = driver._Ticker(searcher, looks, print, say=said.append)  # type: ignore[arg-type]
+    ticker._look()
+    assert not said
+    for _ in range(2):
+        ticker._roomless = time.monotonic() - driver.SAY_SECONDS - 1
+        ticker._look()
+    assert len(said) == 1 and "for 5 minutes no node has come" in said[0] and "Recent failures: none left" in said[0]
+    nodes(monkeypatch, {"CPU": 4, "GPU": 1})
+    ticker._look()  # one has come
+    nodes(monkeypatch, {"CPU": 0})
+    ticker._look()
+    assert len(said) == 1
+    ticker._roomless = time.monotonic() - driver.NO_GROWTH_SECONDS - 1
+    with pytest.raises(
+        RunError, match=r"for 30 minutes no node has come.*none left.*python launch.py resume .*submit it again"
     ):
         ticker._look()
 

@@ -199,7 +199,7 @@ def test_the_container_has_the_pinned_set() -> None:
     text = (FOLDER / "Dockerfile").read_text()
     for line in re.findall(r"^COPY (.*)$", text, re.MULTILINE):
         assert all((ROOT / name).exists() for name in line.split()[:-1])
-    assert "pip install --no-cache-dir --constraint constraints.txt ." in text
+    assert "pip install --no-cache-dir --constraint constraints.txt '.[cloud]'" in text
     python = re.search(r"^FROM python:([\d.]+)", text, re.MULTILINE)
     assert python and python.group(1) == "3.11"  # that of constraints.txt
 

@@ -1,6 +1,8 @@
 """The folder of a search: made once all is known to be right, and never mixed up with another."""
 
+import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -335,3 +337,19 @@ def test_the_estimate_of_the_weights_is_near_the_truth(config: SearchConfig, tmp
     one = needed.least / (2 + 3 * 3)
     assert needed.most == pytest.approx(needed.least + one * (4 + 2))  # of 12 trials
     assert one < (tmp_path / "c.pt").stat().st_size < one + 100_000  # names and shapes, in a file of any size
+
+
+def test_the_commit_is_that_of_this_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not that of another project, in whose folder stssl is installed or unpacked."""
+    monkeypatch.delenv("STSSL_COMMIT", raising=False)
+    code = tmp_path / ".venv" / "stssl" / "search" / "run_folder.py"
+    code.parent.mkdir(parents=True)
+    code.touch()
+    monkeypatch.setattr(run_folder, "__file__", str(code))
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message", "theirs"], check=True)
+    assert run_folder.commit() is None
+    subprocess.run([*git, "add", "--force", "."], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--message", "ours"], check=True)
+    assert re.fullmatch("[0-9a-f]{12}", run_folder.commit() or "")
