@@ -78,7 +78,7 @@ def closure(extra: str) -> set[str]:
 
 def blocked(extra: str) -> str:
     """The modules that nothing in the closure provides, as JSON."""
-    there = closure(extra)
+    there = closure(extra) | {"psutil", "colorama"}  # which Ray brings along, and finds once it is imported
     modules = packages_distributions().items()
     return json.dumps(sorted(m for m, names in modules if not {canonicalize_name(n) for n in names} & there))
 
