@@ -160,7 +160,7 @@ def test_killed_at_any_moment(small, tmp_path: Path, on_error: str) -> None:
     if on_error == "skip":
         source.all[7] = source.all[7]._replace(image="damaged")
     whole, *_ = prepare(source, tmp_path / "whole", rows_per_shard=3, on_error=on_error)
-    moments, left = np.random.default_rng(0).permutation(np.linspace(100, 6500, 24).astype(int)), set()
+    moments, left = np.random.default_rng(0).permutation(np.linspace(100, 7800, 24).astype(int)), set()
     for number, moment in enumerate(moments):
         out = tmp_path / f"out{number}"
         for steps in (moment, moment // 3):  # killed, and killed again on the way on
