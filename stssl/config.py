@@ -168,8 +168,12 @@ def validate(model: type[ConfigT], data: Any, source: str) -> ConfigT:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        lines = [_explain(fault, data, source) for fault in error.errors(include_url=False)]
-        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+        raise ConfigError("\n".join(explain(error, data, source))) from None
+
+
+def explain(error: ValidationError, data: Any, source: str) -> list[str]:
+    """What is wrong with data, a line for each fault; see `validate`."""
+    return list(dict.fromkeys(_explain(fault, data, source) for fault in error.errors(include_url=False)))
 
 
 def _explain(fault: Any, data: Any, source: str) -> str:

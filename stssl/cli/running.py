@@ -51,7 +51,7 @@ def run(
 
     from stssl.search import checks, cluster, run_folder
     from stssl.search.config import located
-    from stssl.search.ledger import opened
+    from stssl.search.ledger import NAME, opened
     from stssl.search.study import Study
 
     folder = Folder(folder, PATIENCE_SECONDS)  # it could be opened; what fails from now on may pass
@@ -73,6 +73,7 @@ def run(
         config, manifest = run_folder.load(folder)
         with located(folder.show(run_folder.CONFIG)):
             space, dataset = checked or checks.check(config, folder.show(run_folder.CONFIG))
+        checks.check_trials(ledger.events, space, folder.show(NAME))
         study = Study(config, space, ledger)
         if study.state.finished:
             out.print("this search is finished already")
@@ -181,10 +182,15 @@ def _drive(study: Study, folder: Folder, grows: bool) -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if study.stopping and study.work_left():
-        study.record("stopped")
-        errors.print(f"stopped; every trial is kept. Go on with: python launch.py resume {shown(folder)}")
-        raise typer.Exit(130)
+    if not study.work_left():
+        return
+    if not study.stopping:
+        raise RunError(
+            f"Ray Tune ended before the search did; every trial is kept. Go on with: python launch.py resume {shown(folder)}"
+        )
+    study.record("stopped")
+    errors.print(f"stopped; every trial is kept. Go on with: python launch.py resume {shown(folder)}")
+    raise typer.Exit(130)
 
 
 def _finish(folder: Folder, study: Study, manifest: dict[str, Any], dataset: Dataset) -> None:

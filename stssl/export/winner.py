@@ -6,10 +6,12 @@ import math
 from pathlib import Path
 from typing import Any
 
+from stssl.config import validate
 from stssl.data.dataset import Dataset
 from stssl.errors import CheckpointError, RunError, did_you_mean
 from stssl.export import bundle
 from stssl.search import trial_folder
+from stssl.search.ledger import NAME
 from stssl.search.objectives import HOLDOUT, more_is_better
 from stssl.search.replicate import Standing, baseline, number_of, paired, standings
 from stssl.search.results import interval, test_score
@@ -123,7 +125,7 @@ def export(run: Folder, state: SearchState, folder: Path, metric: str, trial: st
                 f"{run}: trial {trial} is {chosen.status}, and only trials that ran in full keep their weights: {', '.join(kept)}"
             )
         facts.append(f"Validation {metric}: {sign * chosen.score:.3f} (one training).")
-    recipe = Recipe.model_validate(chosen.recipe)
+    recipe = validate(Recipe, chosen.recipe, f"{run.show(NAME)}: recipe of {chosen.id}")
     trainer = Trainer(recipe, Dataset.open(recipe.data))
     weights = trial_folder.trial_folder(run, chosen.id)
     at = weights.show(trial_folder.CHECKPOINT)

@@ -11,8 +11,9 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 from stssl.errors import RunError
+from stssl.search.events import Event, Order
 from stssl.search.lease import Lease
-from stssl.search.ledger import NAME, Event, Ledger, parse
+from stssl.search.ledger import NAME, Ledger, admit, check_not_emptied, parse
 from stssl.storage import Folder, patiently
 
 PARTS = "ledger"
@@ -20,8 +21,8 @@ PARTS_AT_LEAST, PART_OF_ALL = 64, 8  # written together when there are 64 parts,
 READERS = 16
 
 
-def read(run: Folder) -> tuple[list[Event], int]:
-    """All events, oldest first, and how many of them are not in `ledger.jsonl` yet; anyone may read at any time.
+def read(run: Folder) -> tuple[list[Event], int, Order]:
+    """All events, oldest first, how many of them are not in `ledger.jsonl` yet, and what may follow; anyone may read at any time.
 
     Raises:
         RunError: Damaged, or the bucket does not answer.
@@ -36,11 +37,12 @@ def read(run: Folder) -> tuple[list[Event], int]:
     raise RunError(f"{run / PARTS}: an event is missing; restore it from a backup, or start the search anew")
 
 
-def _read(run: Folder) -> tuple[list[Event], int] | None:
+def _read(run: Folder) -> tuple[list[Event], int, Order] | None:
     """None if the driver has written parts together meanwhile, so that some were not there any more."""
+    order = Order()
     numbers = _numbers(run)  # before the whole: what is deleted after this is in it
     try:
-        events = parse(run.read(NAME), run.show(NAME))[0]
+        events = parse(run.read(NAME), run.show(NAME), order)[0]
     except FileNotFoundError:
         events = []
     new = [n for n in numbers if n >= len(events)]
@@ -61,7 +63,11 @@ def _read(run: Folder) -> tuple[list[Event], int] | None:
         parts = list(pool.map(part, new))
     if None in parts:
         return None
-    return events + [p for p in parts if p is not None], len(new)
+    for number, event in zip(new, parts, strict=True):
+        assert event is not None
+        admit(event, order, (run / PARTS).show(_name(number)))
+        events.append(event)
+    return events, len(new), order
 
 
 def _numbers(run: Folder) -> list[int]:
@@ -87,7 +93,8 @@ class BucketLedger(Ledger):
         except OSError as error:
             raise RunError(f"{run}: cannot be written: {error}") from None
         try:
-            self.events, self._parts = read(run)
+            self.events, self._parts, self.order = read(run)
+            check_not_emptied(run, self.events)
         except BaseException:
             self._lease.close()
             raise

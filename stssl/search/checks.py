@@ -7,11 +7,13 @@ from stssl.data.dataset import Dataset
 from stssl.errors import CheckpointError, ConfigError, StsslError
 from stssl.search.asha import rungs
 from stssl.search.config import SearchConfig
+from stssl.search.events import Event
+from stssl.search.ledger import damaged
 from stssl.search.objectives import Objectives
 from stssl.search.sampler import Sampler
 from stssl.search.space import Space
 from stssl.training.parts import algorithm_of
-from stssl.training.recipe import WARMUPS, Recipe
+from stssl.training.recipe import WARMUPS, Recipe, TrainingConfig
 from stssl.training.trainer import Trainer
 
 
@@ -71,6 +73,39 @@ def check(config: SearchConfig, source: str) -> tuple[Space, Dataset]:
     _check_sampler(config, source)
     space.check(fits)
     return space, dataset
+
+
+def check_trials(events: list[Event], space: Space, source: str) -> None:
+    """Refuse trials on record that cannot be gone on with.
+
+    Args:
+        events: Of a ledger, each with the right keys and types.
+        space: Of the search.
+        source: The ledger's name, for messages.
+
+    Raises:
+        RunError: A recipe is none, its values lie outside the space, or a result comes at a step without an evaluation; names
+            the line.
+    """
+    extended = any(event["event"] == "extended" for event in events)
+    trainings: dict[str, TrainingConfig] = {}
+    for number, event in enumerate(events, start=1):
+        trial, fault = str(event.get("trial")), ""
+        if event["event"] == "created":
+            try:
+                recipe = cfg.validate(Recipe, event["recipe"], "recipe")
+            except ConfigError as error:
+                fault = str(error).splitlines()[0]
+            else:
+                trainings[trial] = recipe.training
+                if event["kind"] == "search" and not extended and not space.has(event["params"]):
+                    fault = "params: these are no point of the search's space"
+        elif event["event"] == "result" and (training := trainings.get(trial)):
+            step = event["step"]
+            if step % training.eval_interval or step > training.steps:
+                fault = f"step: {trial} is never evaluated at step {step}"
+        if fault:
+            raise damaged(f"{source}, line {number}", f"event '{event['event']}': {fault}")
 
 
 def _check_sampler(config: SearchConfig, source: str) -> None:

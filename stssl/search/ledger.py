@@ -18,22 +18,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from stssl.errors import RunError
+from stssl.search import events
+from stssl.search.events import Event, Order, TornLine
 from stssl.storage import Folder
 
 NAME, LOCK = "ledger.jsonl", "driver.lock"
+TRIALS = "trials"  # the folder of the checkpoints
 READER_SECONDS = 5.0  # for a bucket to answer who only looks: one request that fails is no news
-Event = dict[str, Any]
-KEYS: dict[str, tuple[str, ...]] = {  # what the state cannot do without
-    "created": ("trial", "kind", "params", "recipe", "time"),
-    "result": ("trial", "step", "score", "decision", "seconds", "time"),
-    "failed": ("trial", "reason", "time"),
-    "lost": ("trial",),
-    "promoted": ("trial",),
-    "dropped": ("trial", "round", "reason"),
-    "imported": ("trial", "params", "scores", "status"),
-    "winner": ("trial",),
-    "tested": ("trial", "scores"),
-}
 
 
 def read(path: Path | str) -> list[Event]:
@@ -56,8 +47,24 @@ def events_of(run: Folder | Path) -> list[Event]:
     if run.path is None:
         from stssl.search import bucket_ledger
 
-        return bucket_ledger.read(Folder(run, max(run.patience, READER_SECONDS)))[0]
-    return read(run.path / NAME) if (run.path / NAME).exists() else []
+        found = bucket_ledger.read(Folder(run, max(run.patience, READER_SECONDS)))[0]
+    else:
+        found = read(run.path / NAME) if (run.path / NAME).exists() else []
+    check_not_emptied(run, found)
+    return found
+
+
+def check_not_emptied(run: Folder, found: list[Event]) -> None:
+    """Refuse a run folder without events in which trials have left checkpoints: a search would begin anew there.
+
+    Raises:
+        RunError: The ledger is empty or gone.
+    """
+    if not found and (trials := (run / TRIALS).names()):
+        raise RunError(
+            f"{run.show(NAME)}: is empty or gone, while {run.show(TRIALS)} holds checkpoints of {len(trials)} trials; restore "
+            "the file from a backup, or delete the folder and search anew"
+        )
 
 
 def opened(run: Folder | Path, wait: float = 1.0) -> Ledger:
@@ -106,36 +113,52 @@ def _bytes_of(path: Path) -> bytes:
         raise RunError(f"{path}: cannot be read: {error}") from None
 
 
-def parse(data: bytes, source: str) -> tuple[list[Event], int]:
+def parse(data: bytes, source: str, order: Order | None = None) -> tuple[list[Event], int]:
     """Events, and how many bytes of whole lines they take.
 
     Args:
         data: Lines; the last one may be torn.
         source: Their name, for messages.
+        order: Of the events before; None where these are the first.
 
     Raises:
-        RunError: A line before the last one is damaged.
+        RunError: A line is damaged, but for a last one that is no event at all; or cannot follow those before it.
     """
     lines = data.split(b"\n")
-    events, size = [], 0
+    found, size, order = [], 0, order or Order()
     for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is torn or empty
         try:
-            event = json.loads(line)
-            if not isinstance(event, dict) or "event" not in event:
-                raise ValueError("not an event")
-            missing = [key for key in KEYS.get(event["event"], ()) if key not in event]
-            if missing:
-                raise ValueError(f"an event '{event['event']}' without {', '.join(missing)}")
-        except ValueError as error:
+            event = events.parse_line(line)
+        except TornLine as error:
             if number == len(lines) - 1:
                 break  # torn by a crash of the file system rather than of the program
-            raise RunError(
-                f"{source}, line {number}: damaged ({error}); restore the file from a backup, or delete the line "
-                "if you can do without its trial"
-            ) from None
-        events.append(event)
+            raise damaged(f"{source}, line {number}", f"damaged ({error})") from None
+        except ValueError as error:
+            raise damaged(f"{source}, line {number}", str(error)) from None
+        admit(event, order, f"{source}, line {number}")
+        found.append(event)
         size += len(line) + 1
-    return events, size
+    return found, size
+
+
+def admit(event: Event, order: Order, place: str) -> None:
+    """Take in the next event.
+
+    Raises:
+        RunError: It cannot follow those before it.
+    """
+    try:
+        order.check(event)
+    except ValueError as error:
+        raise damaged(place, str(error)) from None
+    order.take(event)
+
+
+def damaged(place: str, fault: str) -> RunError:
+    """The error of a line that cannot be used."""
+    return RunError(
+        f"{place}: {fault}; restore the file from a backup, or delete the line if you can do without its trial"
+    )
 
 
 class Ledger:
@@ -144,6 +167,7 @@ class Ledger:
     Attributes:
         run: The run folder, for messages.
         events: All that is in it.
+        order: What may follow them.
 
     Raises:
         RunError: Another driver has it open.
@@ -151,6 +175,7 @@ class Ledger:
 
     run: Folder
     events: list[Event]
+    order: Order
 
     def __init__(self, run: Path, wait: float = 1.0) -> None:
         self.run = Folder(run)
@@ -167,7 +192,10 @@ class Ledger:
         except OSError as error:
             raise RunError(f"{run}: cannot be written: {error}") from None
         try:
-            self.events, self._size = parse(_bytes_of(self.path), str(self.path)) if self.path.exists() else ([], 0)
+            self.order = Order()
+            data = _bytes_of(self.path) if self.path.exists() else b""
+            self.events, self._size = parse(data, str(self.path), self.order)
+            check_not_emptied(self.run, self.events)
             self._file = self.path.open("ab", buffering=0)  # a full disk shows in `append`, and `close` cannot fail
             self._file.truncate(self._size)  # else the next event would be glued to a torn line
         except BaseException:
@@ -179,10 +207,14 @@ class Ledger:
 
         Raises:
             RunError: The disk refuses.
+            ValueError: No reader would take it.
         """
         entry = {"event": event, "time": round(time.time(), 3), **fields}
+        events.check(entry)
+        self.order.check(entry)
         self._write(json.dumps(entry, allow_nan=False).encode() + b"\n")
         self.events.append(entry)
+        self.order.take(entry)
         return entry
 
     def _write(self, line: bytes) -> None:

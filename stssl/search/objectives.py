@@ -7,6 +7,7 @@ from typing import Any
 
 from stssl.data.schema import Task
 from stssl.errors import ConfigError, did_you_mean
+from stssl.search.events import LARGEST
 from stssl.training.evaluate import METRICS
 
 HOLDOUT = "holdout/"
@@ -68,7 +69,7 @@ class Objectives:
             value = results.get(metric)
             if value is None:
                 return math.nan, None, f"{metric} is not reported"
-            if not math.isfinite(value):
+            if not abs(value) <= LARGEST:
                 return math.nan, None, f"{metric} is {value}"
             found.append(value if more_is_better(metric) else -value)
         return found[0], found[1] if len(found) > 1 else None, ""

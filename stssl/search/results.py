@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 
 from stssl.files import atomic_path
 from stssl.search.config import SearchConfig
-from stssl.search.ledger import Event
+from stssl.search.events import Event, Status
 from stssl.search.objectives import HOLDOUT, more_is_better
 from stssl.search.replicate import Standing, baseline, standings
-from stssl.search.state import SearchState, Status, front, ranked
+from stssl.search.state import SearchState, front, ranked
 
 
 def interval(standing: Standing, metric: str) -> str:

@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from stssl.search.ledger import Event
+from stssl.search.events import Event, Status
 
-Status = Literal["running", "paused", "stopped", "completed", "failed"]
 _AFTER: dict[str, Status] = {"pause": "paused", "stop": "stopped", "complete": "completed"}
 
 

@@ -11,7 +11,8 @@ from stssl.errors import RunError
 from stssl.search import replicate
 from stssl.search.asha import Scheduler
 from stssl.search.config import SearchConfig
-from stssl.search.ledger import Event, Ledger
+from stssl.search.events import CONCLUSIONS, LARGEST, Event
+from stssl.search.ledger import Ledger
 from stssl.search.objectives import Objectives
 from stssl.search.proposals import Proposals
 from stssl.search.space import Space
@@ -68,7 +69,15 @@ class Study:
         self._unfinished = [t for t in self.state.trials.values() if t.status == "running"]
 
     def record(self, event: str, **fields: Any) -> Event:
-        """Write an event to the ledger and take it into the state."""
+        """Write an event to the ledger and take it into the state.
+
+        Raises:
+            RunError: The event would end a search in which work is left.
+        """
+        if event in CONCLUSIONS and self.work_left():
+            raise RunError(
+                f"'{event}' is not recorded while trials are left to run; go on with: python launch.py resume {self.ledger.run}"
+            )
         entry = self.ledger.append(event, **fields)
         self.state.apply(entry)
         return entry
@@ -79,8 +88,8 @@ class Study:
         self._unfinished = [t for t in self.state.trials.values() if t.status == "running"]
 
     def work_left(self) -> bool:
-        """Whether anything is left to run."""
-        if any(t.status == "running" for t in self._unfinished) or self._searching():
+        """Whether anything runs or is left to run."""
+        if any(t.status == "running" for t in self.state.trials.values()) or self._searching():
             return True
         return self._to_drop() is not None or bool(self._replicates_left())
 
@@ -120,7 +129,7 @@ class Study:
             self.record("exhausted")
             return None
         recipe = self.space.recipe(draw.params).dump()
-        name = f"t{max((int(t.id[1:]) for t in self.state.of_kind('search')), default=0) + 1:04d}"
+        name = f"t{self.ledger.order.last_number + 1:04d}"
         bracket = self.scheduler.next_bracket(self._search_trials())
         more = {"bracket": bracket} if bracket else {}
         self.record("created", trial=name, kind="search", params=draw.params, recipe=recipe, by=draw.by, **more)
@@ -187,8 +196,8 @@ class Study:
         if fault:
             kind = "silent" if fault.endswith("not reported") else "diverged"
             return self.fail(name, kind, f"{fault} at step {step}")
-        finite = {k: v for k, v in train.items() if math.isfinite(v)}
-        scores = {k: v for k, v in validation.items() if math.isfinite(v)}
+        finite = {k: v for k, v in train.items() if abs(v) <= LARGEST}
+        scores = {k: v for k, v in validation.items() if abs(v) <= LARGEST}
         result: Event = {
             "trial": name, "step": step, "score": score, **({} if second is None else {"second": second}),
             "seconds": round(seconds, 4), "validation": scores, "train": finite,

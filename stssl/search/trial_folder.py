@@ -13,10 +13,10 @@ import torch
 
 from stssl.errors import CheckpointError
 from stssl.files import check_identifier
+from stssl.search.ledger import TRIALS
 from stssl.storage import Folder
 from stssl.training import checkpoint
 
-TRIALS = "trials"
 CHECKPOINT, DAMAGED, ERROR = "checkpoint.pt", "checkpoint.damaged", "error.txt"
 HANG, FAULT = "hang.txt", "fault.json"  # the last words of a worker that had to end itself
 

@@ -56,10 +56,10 @@ def imports(
                 continue
             status = "paused" if trial.status == "running" else trial.status
             more = {"fault": trial.fault} if trial.fault else {}
-            more |= {"second": trial.second} if trial.second else {}  # type: ignore[dict-item]
+            more |= {"second": _by_step(trial.second)} if trial.second else {}  # type: ignore[dict-item]
             name = f"{number}:{Path(folder).name}/{trial.id}"
             events.append({
-                "trial": name, "params": params, "scores": trial.scores, "status": status, **more,
+                "trial": name, "params": params, "scores": _by_step(trial.scores), "status": status, **more,
             })  # fmt: skip
         found[folder] = (events, outside)
     return found
@@ -74,3 +74,8 @@ def _check_comparable(config: SearchConfig, other: SearchConfig, where: str) -> 
                 f"{where}: {key} is {theirs.get(key)!r} there and {ours.get(key)!r} here, so its scores cannot be compared; "
                 "make it the same, or leave this search out"
             )
+
+
+def _by_step(scores: dict[int, float]) -> dict[str, float]:
+    """As JSON has it: its keys are text."""
+    return {str(step): score for step, score in scores.items()}

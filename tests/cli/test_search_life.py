@@ -130,6 +130,37 @@ def test_ctrl_c_once_and_a_polite_stop_twice(shards: Path, write: Callable[..., 
     assert len(results) == len(set(results)) and not of(events(run), "lost")
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM", "stop"])
+def test_a_stop_while_the_last_replicates_run(
+    how: str, shards: Path, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    run, slow = tmp_path / "run", inject(tmp_path / "slow", "stssl.training.trainer", SLOW.format(seconds=2))
+    config = search_of(shards, trials=1, replicates={"top": 1, "seeds": 2}, scheduler={"name": "none"})
+    config["recipe"]["training"] |= {"steps": 3}
+    process = launch("search", write(config), "--out", run, "--cpus", "2", wait=False, inject=slow)
+    wait_for(run, lambda log: sum(e["event"] == "result" and "-r" in e["trial"] for e in log) >= 1, process)
+    assert len(of(events(run), "created")) == 3
+    family = processes(process.pid)
+    if how == "stop":
+        assert main(["stop", str(run)]) == 0
+    else:
+        os.kill(process.pid, signal.SIGINT if how == "Ctrl-C" else signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert (
+        process.returncode == 130 and f"stopped; every trial is kept. Go on with: python launch.py resume {run}" in err
+    )
+    assert gone(family)
+    log = events(run)
+    assert log[-1]["event"] == "stopped" and not any(of(log, kind) for kind in ("winner", "tested", "finished"))
+    assert not (run / "best").exists()
+    done = launch("resume", run, "--cpus", "2")
+    assert done.returncode == 0 and "one replicate, no interval" not in done.stdout, done.stdout + done.stderr
+    assert [e["event"] for e in events(run)[-3:]] == ["winner", "tested", "finished"]
+    results = [(e["trial"], e["step"]) for e in of(events(run), "result")]
+    assert sorted(results) == sorted((t, step) for t in ("t0001", "t0001-r1", "t0001-r2") for step in (1, 2, 3))
+
+
 def test_what_cannot_be_extended(
     finished: tuple[Path, str], tmp_path: Path, write: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

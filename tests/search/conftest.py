@@ -5,13 +5,14 @@ import math
 import os
 import random
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stssl import config as cfg
+from stssl.export import winner
 from stssl.search.config import SearchConfig
 from stssl.search.ledger import NAME, Event, Ledger
 from stssl.search.replicate import unfinished
@@ -190,6 +191,7 @@ class Backend:
         crash: Chance of a crash at each event.
         seed: Of crashes and durations.
         twice: Every result is told twice, and once more after all is over.
+        stops: Numbers of events after which the search is told to stop; it is taken up again each time.
 
     Attributes:
         study: The last one.
@@ -199,8 +201,9 @@ class Backend:
 
     def __init__(
         self, config: SearchConfig, folder: Path, workers: int = 1, score: Callable[..., Any] = curve,
-        crash: float = 0.0, seed: int = 0, twice: bool = False, dying: float = 0.0,
+        crash: float = 0.0, seed: int = 0, twice: bool = False, dying: float = 0.0, stops: Collection[int] = (),
     ) -> None:  # fmt: skip
+        self.stops = sorted(stops)
         self.config, self.folder, self.workers = config, folder, workers
         self.score, self.crash, self.twice, self.dying = score, crash, twice, dying
         self.source = random.Random(seed)
@@ -212,8 +215,9 @@ class Backend:
 
     @property
     def events(self) -> list[Event]:
-        """What is in the ledger but the times."""
-        return [{k: v for k, v in e.items() if k != "time"} for e in self.study.ledger.events]
+        """What is in the ledger but the times, and that the search was stopped."""
+        told = [e for e in self.study.ledger.events if e["event"] != "stopped"]
+        return [{k: v for k, v in e.items() if k != "time"} for e in told]
 
     def run(self) -> SearchState:
         while True:
@@ -223,17 +227,40 @@ class Backend:
                     self.study = Study(self.config, self.space, ledger)
                     left = self.study.work_left()
                     self._session(self.study, left)
-                    assert not self.study.work_left() and self.study.remaining_steps() == 0
-                    assert self.study.next() is Next.DONE
+                    if self.study.work_left():
+                        assert self.study.stopping
+                        self.study.record("stopped")
+                        continue
+                    assert self.study.remaining_steps() == 0 and self.study.next() is Next.DONE
+                    self._conclude(self.study)
                     return self.study.state
                 except Crash:
                     continue
+
+    def _conclude(self, study: Study) -> None:
+        """As a driver ends a search: a winner, the test split, the end, each once."""
+        best = winner.choose(study.state)
+        if best is not None and study.state.winner is None:
+            study.record("winner", trial=best.trial.id)
+        if best is not None and study.state.tested is None:
+            study.record("tested", trial=best.trial.id, scores={"count": 1})
+        if not study.state.finished:
+            study.record("finished")
+
+    def _stop(self, study: Study) -> None:
+        if self.stops and len(study.ledger.events) >= self.stops[0]:
+            self.stops.pop(0)
+            study.stopping = True
 
     def _session(self, study: Study, left: bool) -> None:
         queue: list[tuple[float, int, Job, int]] = []
         now, number, first = 0.0, 0, True
         while True:
             while len(queue) < self.workers:
+                self._stop(study)
+                if study.stopping:
+                    assert study.next() is Next.DONE
+                    break
                 before = [(t.id, t.status, t.step) for t in study.state.of_kind("search")]
                 job = study.next()
                 self._check_promotion(study, job, before)
@@ -257,7 +284,9 @@ class Backend:
                 continue
             step += self.interval
             self.trained.append((job.trial, step))
-            if self._tell(study, job, step) == "continue":
+            decision = self._tell(study, job, step)
+            self._stop(study)
+            if decision == "continue" and not study.stopping:
                 heapq.heappush(queue, (now + self._duration(job, step), number_, job, step))
 
     def _check_promotion(self, study: Study, job: Job | Next, before: list[tuple[str, str, int]]) -> None:
@@ -337,6 +366,18 @@ def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ba
 
 
 @pytest.fixture(scope="session")
+def simulate() -> Callable[..., SearchState]:
+    """Runs a search to its end in a folder: `simulate(config, folder, score)`."""
+
+    def run(config: SearchConfig, folder: Path, score: Callable[..., Any] = curve) -> SearchState:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "fsync", lambda file: None)
+            return Backend(config, folder, score=score).run()
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def learning_curve() -> Callable[[dict[str, Any], int], float]:
     return curve
 
@@ -346,6 +387,13 @@ def ledger(tmp_path: Path) -> Path:
     """The path of a ledger with three events."""
     with Ledger(tmp_path / "three") as three:
         three.append("started")
-        three.append("created", trial="t0001", kind="search", params={"a": 1e-5, "b": None}, recipe={"ü": [1, True]})
-        three.append("result", trial="t0001", step=10, score=0.25, decision="continue", seconds=0.5)
+        three.append(
+            "created",
+            trial="t0001",
+            kind="search",
+            params={"a": 1e-5, "b": None},
+            recipe={"framework": "plain", "ü": [1, True]},
+        )
+        scores: dict[str, Any] = {"score": 0.25, "validation": {"accuracy": 0.25}, "train": {}}
+        three.append("result", trial="t0001", step=10, decision="continue", seconds=0.5, **scores)
     return tmp_path / "three" / NAME

@@ -33,7 +33,8 @@ def check_whole(run, state: SearchState) -> None:
     if replicates:
         first = next(i for i, e in enumerate(run.events) if e["event"] == "created" and e["kind"] == "replicate")
         ids = {t.id for t in search}
-        assert not any(e.get("trial") in ids for e in run.events[first:]), "a replicate before the search was over"
+        later = [e for e in run.events[first:] if e["event"] in ("created", "result", "promoted", "failed", "lost")]
+        assert not any(e["trial"] in ids for e in later), "a replicate before the search was over"
     for trial in replicates:
         of = Recipe.model_validate(state.trials[str(trial.of)].recipe)
         assert (

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stssl.errors import RunError
-from stssl.search.ledger import NAME, Ledger, read
+from stssl.search.ledger import NAME, read
 from stssl.search.replicate import candidates
 from stssl.search.state import SearchState
 from stssl.search.study import NODES_IN_A_ROW, Job, Next, Study
@@ -91,7 +91,7 @@ def test_crashes_with_many_workers(backend, search_config, learning_curve, seed:
         lr = recipe["optimizer"]["lr"]
         if lr > 0.03:
             return "diverged" if lr > 0.06 else math.nan
-        return "worker" if step == 50 and lr < 3e-4 else learning_curve(recipe, step)
+        return "out_of_memory" if step == 50 and lr < 3e-4 else learning_curve(recipe, step)
 
     config = search_config(trials=25, sampler={"name": "tpe" if seed % 2 else "random"}, replicates__top=4)
     run = backend(config, workers=2 + seed, crash=0.1, seed=seed, twice=bool(seed % 2), score=score)
@@ -127,6 +127,53 @@ def test_any_search_ends(backend, search_config, seed, workers, trials, crash, s
     )
     run = backend(config, workers=workers, crash=crash, seed=seed, score=score)
     check_whole(run, run.run())
+
+
+CONCLUSIONS = ("winner", "tested", "finished")
+
+
+@given(data=st.data(), workers=st.integers(1, 12), seeds=st.integers(2, 5))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_stop_at_any_event_changes_nothing(backend, search_config, data: st.DataObject, workers, seeds) -> None:
+    """With one worker to the last decision. With more the order of results changes, so all are trained in full."""
+    scheduler = {"name": "none"} if workers > 1 else {"grace_steps": 10}
+    # which replicates run when a recipe is given up depends on that order too
+    replicates = {"seeds": seeds, "race": workers == 1}
+    config = search_config(trials=5, scheduler=scheduler, replicates=replicates)
+    calm = backend(config, workers=workers)
+    calm.run()
+    stops = data.draw(st.sets(st.integers(0, len(calm.events) + 20), max_size=4))
+    run = backend(config, workers=workers, stops=stops)
+    check_whole(run, run.run())
+    assert [e["event"] for e in run.events if e["event"] in CONCLUSIONS] == list(CONCLUSIONS)
+    assert [e["event"] for e in run.events[-3:]] == list(CONCLUSIONS), "something came after the test split was read"
+    if workers == 1:
+        assert run.events == calm.events
+    else:
+        in_order = [sorted(json.dumps(e, sort_keys=True) for e in r.events) for r in (run, calm)]
+        assert in_order[0] == in_order[1]
+
+
+def test_stopped_while_only_the_last_replicates_run(backend, search_config) -> None:
+    config = search_config(trials=3, replicates__seeds=3)
+    calm = backend(config, workers=20)
+    calm.run()
+    last = max(i for i, e in enumerate(calm.events) if e["event"] == "created")
+    run = backend(config, workers=20, stops=[last + 1])
+    run.run()
+    log = [e["event"] for e in run.study.ledger.events]
+    assert log.count("stopped") == 1 and run.sessions == 2
+    assert "tested" not in log[: log.index("stopped")] and log[-3:] == list(CONCLUSIONS)
+    check_whole(run, run.study.state)
+
+
+def test_no_conclusion_while_work_is_left(search_config, space_of, tmp_path: Path) -> None:
+    study = study_in(search_config(trials=1), space_of, tmp_path)
+    study.next()
+    for event in CONCLUSIONS:
+        with pytest.raises(RunError, match=f"'{event}' is not recorded while trials are left to run; .* resume"):
+            study.record(event, trial="t0001")
+    assert len(study.ledger.events) == 1
 
 
 def test_all_trials_fail(backend, search_config) -> None:
@@ -271,7 +318,7 @@ def test_what_was_interrupted_comes_first(search_config, space_of, tmp_path: Pat
     study.ledger.close()
     study = study_in(config, space_of, tmp_path)
     # a worker that outlived its driver ends one of them before anyone asked
-    study.fail(names[2], "worker", "x")
+    study.fail(names[2], "silent", "x")
     jobs = [study.next(), study.next()]
     assert [(job.trial, job.reported) for job in jobs] == [("t0002", 10), ("t0004", 0)]
     assert study.next() is Next.WAIT
@@ -282,13 +329,14 @@ def test_a_damaged_line_may_be_deleted(backend, search_config) -> None:
     config = search_config(trials=6, replicates__top=1)
     whole = backend(config)
     whole.run()
-    lines = (whole.folder / NAME).read_bytes().splitlines(keepends=True)
+    lines = (whole.folder / NAME).read_bytes().splitlines(keepends=True)[: -len(CONCLUSIONS)]
     assert len(lines) > 20
+    resumed = b'{"event": "resumed", "time": 0.0}\n'  # a driver's first
     for number in range(0, len(lines), 3):
         for length in (len(lines), number + 3):
             run = backend(config)
             run.folder.mkdir()
-            (run.folder / NAME).write_bytes(b"".join(lines[:number] + lines[number + 1 : length]))
+            (run.folder / NAME).write_bytes(b"".join(lines[:number] + lines[number + 1 : length]) + resumed)
             state = run.run()
             assert not any(t.status == "running" for t in state.trials.values())
             assert len(state.of_kind("search")) == 6
@@ -310,16 +358,9 @@ def test_live_state_is_the_replayed_state(backend, search_config, monkeypatch: p
     run = backend(
         search_config(trials=8),
         workers=3,
-        score=lambda recipe, step: "raised" if step == 30 and recipe["seed"] else 0.5,
+        score=lambda recipe, step: "raised" if step == 30 and recipe["optimizer"]["lr"] > 1e-3 else 0.5,
     )
     run.run()
-    for event, fields in (
-        ("winner", {"trial": "t0001"}),
-        ("tested", {"trial": "t0001", "scores": {}}),
-        ("finished", {}),
-    ):
-        with Ledger(run.folder) as ledger:
-            Study(run.config, run.space, ledger).record(event, **fields)
     assert {"created", "result", "promoted", "failed", "winner", "tested", "finished"} == set(seen)
 
 
