@@ -59,6 +59,7 @@ class _Repr(reprlib.Repr):
 
 _REPR = _Repr()
 _MOST = 200  # characters of a value in a message
+_NAMES = 200  # names in a remedy
 
 
 def short_repr(value: object) -> str:
@@ -67,10 +68,10 @@ def short_repr(value: object) -> str:
     return text if len(text) <= _MOST else f"{text[: _MOST - 3]}..."
 
 
-def quoted(name: object) -> str:
-    """A word from a user's file for a message: in single quotes, shortened as `short_repr` does; `3` is shown as `'3'`."""
-    text = short_repr(name)
-    return text if isinstance(name, str) else f"'{text}'"
+def shorten(text: object) -> str:
+    """A word or an expression from a user's file for a message, without quotes, cut where it is long."""
+    text = text if isinstance(text, str) else short_repr(text)
+    return text if len(text) <= _MOST else f"{text[: _MOST - 3]}..."
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -78,4 +79,5 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = difflib.get_close_matches(name[:100], names, n=1, cutoff=0.6)  # whose time grows with the square of a name
     hint = f"did you mean '{near[0]}'? " if near else ""
-    return f"{hint}known: {', '.join(names)}" if names else "no key is allowed here"
+    more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+    return f"{hint}known: {', '.join(names[:_NAMES])}{more}" if names else "no key is allowed here"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from types import FrameType
 from typing import NoReturn
@@ -15,6 +16,7 @@ from stssl.cli.common import errors
 from stssl.errors import StsslError
 
 OK, WRONG_USE = 0, 2
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
 app = typer.Typer(
     name="launch.py",
@@ -66,6 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
         app(arguments)
     except (StsslError, OSError) as error:  # OSError: a folder that is a file, a disk without room or leave to write
         text = str(error).encode(errors="backslashreplace").decode()  # names of files may be no UTF-8
+        text = _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)  # nor may what stands in a file move the cursor
         errors.print(f"[bold red]error:[/] {escape(text)}")
         return WRONG_USE
     except SystemExit as end:  # typer's own way to say how it went: 0, 2 for wrong use, 130 for Ctrl-C

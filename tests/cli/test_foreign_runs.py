@@ -28,7 +28,14 @@ def run(shards: Path, write: Callable[..., Path], tmp_path: Path) -> Path:
 
 def test_two_foreign_lines_delete_nothing(run: Path) -> None:
     """A failed trial's weights go, at every start of a driver."""
-    created = {"event": "created", "trial": FOREIGN, "kind": "search", "params": {}, "recipe": {"framework": "plain"}, "time": 1.0}
+    created = {
+        "event": "created",
+        "trial": FOREIGN,
+        "kind": "search",
+        "params": {},
+        "recipe": {"framework": "plain"},
+        "time": 1.0,
+    }
     failed = {"event": "failed", "trial": FOREIGN, "kind": "raised", "reason": "", "time": 2.0}
     (run / "ledger.jsonl").write_text("".join(json.dumps(event) + "\n" for event in (created, failed)))
     done = launch("resume", run, "--cpus", "1")
@@ -41,7 +48,14 @@ def test_a_link_in_place_of_the_trials_deletes_nothing(run: Path) -> None:
     (run / "trials").rmdir()
     (run / "trials").symlink_to(run.parent)
     (run.parent / "victim").rename(run.parent / "t0001")
-    created = {"event": "created", "trial": "t0001", "kind": "search", "params": {}, "recipe": {"framework": "plain"}, "time": 1.0}
+    created = {
+        "event": "created",
+        "trial": "t0001",
+        "kind": "search",
+        "params": {},
+        "recipe": {"framework": "plain"},
+        "time": 1.0,
+    }
     failed = {"event": "failed", "trial": "t0001", "kind": "raised", "reason": "", "time": 2.0}
     (run / "ledger.jsonl").write_text("".join(json.dumps(event) + "\n" for event in (created, failed)))
     done = launch("resume", run, "--cpus", "1")
