@@ -312,7 +312,7 @@ class Folder:
             with atomic_path(self._entry(name)) as temporary:
                 temporary.write_bytes(data)
             return
-        self._try(lambda: _undisturbed(lambda: self._upload(name, [data])))
+        self._try(lambda: undisturbed(lambda: self._upload(name, [data])))
 
     def put(self, local: Path, name: str) -> None:
         """Move a finished local file into the folder; it is there whole or not at all.
@@ -331,7 +331,7 @@ class Folder:
             with local.open("rb") as file:
                 self._upload(name, iter(lambda: file.read(CHUNK), b""))
 
-        self._try(lambda: _undisturbed(upload))
+        self._try(lambda: undisturbed(upload))
         local.unlink()
 
     def _upload(self, name: str, chunks: Iterable[bytes]) -> None:
@@ -402,8 +402,11 @@ def _as_os_error() -> Iterator[None]:
         raise OSError(str(error).splitlines()[0]) from None
 
 
-def _undisturbed(upload: Callable[[], None]) -> None:
-    """Run an upload to its end before Ctrl-C or SIGTERM is answered: pyarrow would close, and so publish, half of a file."""
+def undisturbed(upload: Callable[[], None]) -> None:
+    """Run an upload to its end before Ctrl-C or SIGTERM is answered: pyarrow would close, and so publish, half of a file.
+
+    So for all that must not be left half done.
+    """
     if threading.current_thread() is not threading.main_thread():  # no other thread hears signals
         upload()
         return

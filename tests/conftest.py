@@ -15,9 +15,11 @@ from moto.server import ThreadedMotoServer
 from stssl.config import validate, with_overrides
 from stssl.data.dataset import Dataset
 from stssl.data.store import ImageStore
+from stssl.proxies import exempt_loopback
 from stssl.training.recipe import PLUGINS, Recipe
 from stssl.training.trainer import Trainer
 
+exempt_loopback()  # servers of tests are on loopback
 os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray reads it when it is imported, which any test may do
 
 GOLDENS = Path(__file__).parent / "fixtures" / "goldens"

@@ -13,9 +13,10 @@ from plotly.subplots import make_subplots
 from stssl.errors import shorten
 from stssl.files import atomic_path
 from stssl.search import objectives
+from stssl.search.ranking import front
 from stssl.search.replicate import Standing, baseline, standings
 from stssl.search.space import Space
-from stssl.search.state import SearchState, TrialState, front
+from stssl.search.state import SearchState, TrialState
 
 COLOURS = {"plain": "#0072b2", "metadata_input": "#e69f00", "teacher_student": "#009e73"}  # colour-blind safe
 _ENDS = {

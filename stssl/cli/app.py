@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-import re
 import signal
-from types import FrameType
-from typing import NoReturn
+from typing import Any
 
 import typer
-from rich.markup import escape
+from typer.core import TyperGroup
 
 from stssl import __version__
 from stssl.cli import evaluate, export, inspect, plugins, prepare, report, schema, search, status, submit, train
-from stssl.cli.common import errors
+from stssl.cli.common import errors, fault
 from stssl.errors import StsslError
+from stssl.proxies import exempt_loopback
 
-OK, WRONG_USE = 0, 2
-_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+OK, WRONG_USE, INTERRUPTED = 0, 2, 130
+
+
+class _Commands(TyperGroup):
+    """Answers Ctrl-C where a command itself does not: those that write say what is left of their work once they have begun."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            writes = ctx.invoked_subcommand in ("prepare", "train", "search", "resume", "extend")
+            errors.print(f"\ninterrupted{' before anything began' if writes else ''}")
+            raise typer.Exit(INTERRUPTED) from None
+
 
 app = typer.Typer(
+    cls=_Commands,
     name="launch.py",
     help="Search semi-supervised recipes for satellite images that carry a place and a date.",
     no_args_is_help=True,
@@ -59,17 +71,12 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         0 done, 1 failed, 2 wrong use or faulty input, 130 interrupted.
     """
-
-    def terminate(number: int, frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt  # a batch system's polite stop is Ctrl-C by another name
-
-    signal.signal(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's polite stop is Ctrl-C by another name
+    exempt_loopback()
     try:
         app(arguments)
     except (StsslError, OSError) as error:  # OSError: a folder that is a file, a disk without room or leave to write
-        text = str(error).encode(errors="backslashreplace").decode()  # names of files may be no UTF-8
-        text = _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)  # nor may what stands in a file move the cursor
-        errors.print(f"[bold red]error:[/] {escape(text)}")
+        fault(str(error))
         return WRONG_USE
     except SystemExit as end:  # typer's own way to say how it went: 0, 2 for wrong use, 130 for Ctrl-C
         return end.code if isinstance(end.code, int) else OK

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -36,6 +38,17 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 RunFolder = Annotated[
     str, typer.Argument(metavar="RUN", help="The folder of a search, such as runs/demo or s3://BUCKET/runs/demo.")
 ]
+
+
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+
+
+def fault(text: str) -> None:
+    """Print why a command ends."""
+    text = text.encode(errors="backslashreplace").decode()  # names of files may be no UTF-8
+    text = _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)  # nor may what stands in a file move the cursor
+    errors.show_cursor()  # which a table that is no longer drawn has hidden
+    errors.print(f"[bold red]error:[/] {escape(text)}")
 
 
 def _on_disk(path: str) -> Path:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from stssl.cli.common import duration, errors, rungs_table
 from stssl.search.objectives import more_is_better
-from stssl.search.results import failures, hours
+from stssl.search.results import STATUSES, failures, hours
 from stssl.search.study import Study
 
 QUIET_SECONDS = 15.0  # between two plain lines
@@ -65,9 +65,9 @@ class Live:
     def parts(self, study: Study) -> list[str]:
         """What a line says."""
         state, config = study.state, study.config
-        search = {s: len(state.of_kind("search", s)) for s in ("running", "paused", "stopped", "completed", "failed")}  # type: ignore[arg-type]
+        search = {s: state.count(s, "search") for s in STATUSES}
         room = self.room()
-        running = min(len(state.of_kind("search", "running")), room)  # more wait in Ray's queue
+        running = min(search["running"], room)  # more wait in Ray's queue
         counts = [f"{running} running" if room else "waiting for a node", f"{search['completed']} done"]
         counts += [f"{search[s]} {s}" for s in ("paused", "stopped") if search[s]]
         parts = [f"{len(state.of_kind('search'))}/{config.trials} trials: {', '.join(counts)}"]
@@ -90,12 +90,11 @@ class Live:
 
     def _left(self, study: Study, room: int) -> str:
         """From the time on record for the steps on record."""
-        trials = study.state.trials.values()
-        steps, cost = sum(t.step for t in trials), study.config.resources.cost
+        state, cost = study.state, study.config.resources.cost
         unit = "GPU hours" if study.config.resources.gpus else "hours of training"
-        spent = hours(study.state, study.config, "search") + hours(study.state, study.config, "replicate")
-        if steps == 0:
+        spent = hours(state, study.config, "search") + hours(state, study.config, "replicate")
+        if state.index.steps == 0:
             return ""
-        seconds = study.remaining_steps() * sum(t.seconds for t in trials) / steps
+        seconds = study.remaining_steps() * (state.seconds("search") + state.seconds("replicate")) / state.index.steps
         left = f", about {duration(seconds / room)} left"
         return f"{left} | {spent:.2f} {unit} spent, about {cost(seconds) / 3600:.2f} to come"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from stssl.cli.common import DryRun, Set, errors, out, progress
+from stssl.cli.common import DryRun, Set, errors, fault, out, progress
 
 if TYPE_CHECKING:
     from stssl.data.jobs import Job, Note, Spread, Task
@@ -111,7 +111,10 @@ def _spread(workers: int | None, address: str | None, total: int) -> Spread | No
         from stssl.data.parallel import on_ray
         from stssl.search import cluster
 
-        with cluster.connected(address, workers):  # only now, that there is something to write
+        def lost(reason: str) -> None:
+            fault(f"{reason}; nothing is lost, the same command goes on where it was")
+
+        with cluster.connected(address, workers, lost):  # only now, that there is something to write
             yield from on_ray(task, jobs, on_rows)
 
     return on_cluster

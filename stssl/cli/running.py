@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from stssl.cli.common import duration, errors, out
+from stssl.cli.common import duration, errors, fault, out
 from stssl.errors import RunError
 from stssl.storage import PATIENCE_SECONDS, Folder
 
@@ -56,14 +56,25 @@ def run(
 
     folder = Folder(folder, PATIENCE_SECONDS)  # it could be opened; what fails from now on may pass
 
+    study: Study | None = None
+
+    def lost(reason: str) -> int:
+        if study is not None and study.stopping:  # a signal to the whole process group, which ended Ray too
+            errors.show_cursor()
+            errors.print(f"interrupted; {_go_on(folder)}")
+            return 130
+        fault(f"{reason}; {_go_on(folder)}")
+        return 1
+
     def connect(dataset: Dataset) -> None:
-        stack.enter_context(cluster.connected(address, cpus))
+        on_ray.enter_context(cluster.connected(address, cpus, lost))
         if address is None:
             cluster.check_resources(config.resources)
         else:
             look_at_nodes(config, dataset, folder)
 
     with _interruptible(folder), ExitStack() as stack:
+        on_ray = stack.enter_context(ExitStack())
         if create is not None and checked is not None:
             connect(checked[1])
             create()
@@ -83,6 +94,7 @@ def run(
                 if create is None:
                     connect(dataset)
                 _drive(study, folder, grows=address is not None)
+            on_ray.close()  # nothing that may still happen to Ray is of interest
             _finish(folder, study, manifest, dataset)
         tell(folder, study)
         if study.state.winner is None:
@@ -116,35 +128,42 @@ def timed(config: SearchConfig, recipe: Recipe, dataset: Dataset, folder: Folder
     ray_environment.prepare(address)
     from stssl.search import cluster, preflight
 
-    with cluster.connected(address):
+    with cluster.connected(address, tell=lambda reason: fault(f"{reason}; nothing has begun")):
         look_at_nodes(config, dataset, folder)
         return preflight.timed_on_a_node(config, recipe.dump())
 
 
 @contextmanager
 def _interruptible(folder: Folder) -> Iterator[None]:
-    from stssl.search.run_folder import exists
-
-    def begun() -> bool:
-        try:
-            return exists(Folder(folder, patience=0))
-        except OSError:
-            return folder.path is None  # a bucket that does not answer, which may be the fault
-
     try:
         yield
     except KeyboardInterrupt:
-        if begun():
+        if _begun(folder):
             errors.print(f"\ninterrupted; nothing is lost. Go on with: python launch.py resume {shown(folder)}")
         else:
             errors.print("\ninterrupted before anything began")
         raise typer.Exit(130) from None
     except OSError as error:
-        if not begun():
+        if not _begun(folder):
             raise
         raise RunError(
             f"{error}; every trial is kept. Mend that, then: python launch.py resume {shown(folder)}"
         ) from error
+
+
+def _begun(folder: Folder) -> bool:
+    from stssl.search.run_folder import exists
+
+    try:
+        return exists(Folder(folder, patience=0))
+    except OSError:
+        return folder.path is None  # a bucket that does not answer, which may be the fault
+
+
+def _go_on(folder: Folder) -> str:
+    if not _begun(folder):
+        return "nothing has begun; try the same command again"
+    return f"every trial is kept. Go on with: python launch.py resume {shown(folder)}"
 
 
 def _begin(study: Study, manifest: dict[str, Any], folder: Folder) -> None:
@@ -232,7 +251,7 @@ def tell(folder: Folder, study: Study) -> None:
     out.print()
     for line in found(study.state, study.config):
         out.print(line, markup=False)
-    seconds = sum(t.seconds for t in study.state.trials.values())
+    seconds = study.state.seconds("search") + study.state.seconds("replicate")
     out.print(f"\n{duration(seconds)} of training on record. Everything is in {where}:")
     if study.state.winner is not None:
         out.print(

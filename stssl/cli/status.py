@@ -18,13 +18,18 @@ from stssl.storage import Folder
 
 if TYPE_CHECKING:
     from stssl.search.config import SearchConfig
-    from stssl.search.state import SearchState
+    from stssl.search.state import SearchState, TrialState
+
+SHOWN = 100  # trials
 
 
 def status(
     folder: RunFolder,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Show the rungs anew until the search is finished.")] = False,
+    all_: Annotated[
+        bool, typer.Option("--all", help=f"Show all trials; else the {SHOWN} best and those that run.")
+    ] = False,
 ) -> None:
     """Show a search, running or finished, from anywhere that sees its folder.
 
@@ -34,14 +39,23 @@ def status(
     from stssl.search import ledger, results, run_folder
 
     run = opened(folder)
-    config, _ = run_folder.load(run)
+    config = run_folder.glance(run)
     state = _read(run)
     if as_json:
         print(json.dumps(results.summary(state, config)))
         return
     if watch:
         state = _watch(run, config)
-    out.print(_trials(state, config))
+    trials = list(state.trials.values())
+    if all_ and len(trials) > SHOWN:
+        _print_plainly(_rows(trials, config))
+    else:
+        chosen = _worth_showing(state)
+        out.print(_table(_rows(chosen, config)))
+        if len(chosen) < len(trials):
+            out.print(
+                f"{len(chosen)} of {len(trials)} trials and replicates, the best and those that run; all with --all"
+            )
     out.print()
     out.print(rungs_table(state, config))
     out.print()
@@ -60,19 +74,46 @@ def _read(run: Folder) -> SearchState:
     return SearchState.replay(ledger.events_of(run))
 
 
-def _trials(state: SearchState, config: SearchConfig) -> Table:
+def _worth_showing(state: SearchState) -> list[TrialState]:
+    """All trials and replicates if they are few; else the best and those that run, in the order of their creation."""
+    from stssl.search.ranking import furthest
+
+    if len(state.trials) <= SHOWN:
+        return list(state.trials.values())
+    running = [*state.of_kind("search", "running"), *state.of_kind("replicate", "running")]
+    best = furthest(t for t in state.trials.values() if t.status not in ("failed", "running"))[:SHOWN]
+    return sorted([*best, *running], key=lambda t: t.number)
+
+
+def _rows(trials: list[TrialState], config: SearchConfig) -> list[tuple[str, ...]]:
+    """The cells of a table, its headings first."""
     from stssl.analysis.text import settings
     from stssl.search.objectives import more_is_better
 
     sign = 1 if more_is_better(config.metric) else -1
-    table = Table(box=None, pad_edge=False)
-    for name in ("trial", "status", "step", config.metric, "time", "settings, or why it failed"):
-        table.add_column(name, justify="right" if name in ("step", config.metric, "time") else "left")
-    for t in state.trials.values():
+    rows: list[tuple[str, ...]] = [("trial", "status", "step", config.metric, "time", "settings, or why it failed")]
+    for t in trials:
         score = f"{sign * t.score:.4f}" if t.results else ""
         last = t.reason if t.status == "failed" else settings(t.params)
-        table.add_row(t.id, t.status, str(t.step), score, duration(t.seconds), escape(last))
+        rows.append((t.id, t.status, str(t.step), score, duration(t.seconds), last))
+    return rows
+
+
+def _table(rows: list[tuple[str, ...]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for number, name in enumerate(rows[0]):
+        table.add_column(name, justify="right" if 2 <= number <= 4 else "left")
+    for row in rows[1:]:
+        table.add_row(*map(escape, row))
     return table
+
+
+def _print_plainly(rows: list[tuple[str, ...]]) -> None:
+    """The same without wrapped cells: rich takes a minute for ten thousands of rows."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for *cells, last in rows:
+        shown = [c.rjust(w) if 2 <= i <= 4 else c.ljust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=False))]
+        out.print("  ".join([*shown, last]), markup=False, highlight=False, soft_wrap=True)
 
 
 def _watch(run: Folder, config: SearchConfig) -> SearchState:

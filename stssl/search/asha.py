@@ -8,14 +8,15 @@ to a rung was judged there too, as the worst; one that failed later leaves its p
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Literal
 
 from pydantic import Field
 
 from stssl.config import Config
 from stssl.errors import ConfigError
-from stssl.search.state import TrialState, ranked
+from stssl.search.ranking import rank_key
+from stssl.search.rungs import Rung, Rungs
+from stssl.search.state import TrialState
 
 
 class SchedulerConfig(Config):
@@ -85,99 +86,96 @@ class Scheduler:
         """The rungs of each bracket, the full length included."""
         return [self.ladder[b:] for b in range(len(self._shares))]
 
-    def next_bracket(self, trials: list[TrialState]) -> int:
+    def next_bracket(self, rungs: Rungs) -> int:
         """The bracket of a new trial: the one that lacks most to its share."""
-        lacks = [share * (len(trials) + 1) for share in self._shares]
-        for trial in trials:
-            lacks[trial.bracket] -= 1
+        lacks = [share * (len(rungs) + 1) - bracket.count for share, bracket in zip(self._shares, rungs, strict=True)]
         return lacks.index(max(lacks))
 
-    def decide(self, trials: list[TrialState], trial: TrialState) -> str:
+    def decide(self, rungs: Rungs, trial: TrialState) -> str:
         """Whether a trial goes on after its last result.
 
         Args:
-            trials: All search trials, this one with that result.
-            trial: This one.
+            rungs: All search trials; of this one, what was known before that result.
+            trial: This one, with that result.
 
         Returns:
             `continue`, `pause`, `stop` or `complete`.
         """
-        rungs = self.brackets[trial.bracket]
-        mine = [t for t in trials if t.bracket == trial.bracket]
-        if trial.step >= rungs[-1]:
+        ladder = rungs.brackets[trial.bracket].rungs
+        if trial.step >= ladder[-1].end:
             return "complete"
         if self.config.name == "asha_stopping":
             # at every rung it has passed, at every result: or those who came early would never be measured
-            passed = [rung for rung in rungs if rung <= trial.step]
-            return "continue" if all(self._has_a_place(mine, trial, rungs, rung) for rung in passed) else "stop"
-        if trial.step not in rungs:
+            passed = [rung for rung in ladder if rung.end <= trial.step]
+            return "continue" if all(self._has_a_place(rungs, trial, rung) for rung in passed) else "stop"
+        here = next((rung for rung in ladder if rung.end == trial.step), None)
+        if here is None:
             return "continue"
-        return "continue" if trial in self._best(mine, rungs, trial.step, math.floor) else "pause"
+        ahead = here.place_with(trial, rungs.trials)
+        inside = trial.id in rungs.trials  # else it lies outside the space, which was changed on the way
+        return "continue" if inside and ahead < (here.judged + 1) // self.factor else "pause"
 
-    def promotion(self, trials: list[TrialState], more: bool) -> TrialState | None:
+    def promotion(self, rungs: Rungs, more: bool) -> TrialState | None:
         """The paused trial to train on: the best of the highest rung where one is due.
 
         A rung that nobody can reach any more, since no trial is to come and none below it runs or is due, is closed: of its n
         trials ceil(n/η) train on where otherwise floor(n/η) do. So a search ends with trials of the full length.
 
         Args:
-            trials: All search trials.
+            rungs: All search trials.
             more: New ones are still to come.
         """
         due: TrialState | None = None
         if self.config.name not in ("asha", "hyperband"):
             return None
-        for bracket, rungs in enumerate(self.brackets):
-            mine = [t for t in trials if t.bracket == bracket]
-            running = [t.step for t in mine if t.status == "running"]
+        for bracket in rungs:
+            running = [trial.step for trial in bracket.running.values()]
             closed = not more
-            for rung in rungs[:-1]:
-                closed = closed and not any(step < rung for step in running)
-                best = self._best(mine, rungs, rung, math.ceil if closed else math.floor)
-                waiting = next((t for t in best if t.status == "paused" and t.step == rung), None)
+            for rung in bracket.rungs[:-1]:
+                closed = closed and not any(step < rung.end for step in running)
+                places = math.ceil(rung.judged / self.factor) if closed else rung.judged // self.factor
+                waiting = rungs.best(rung, places)
                 if waiting is not None:
                     closed = False  # it will reach the rungs above
-                    if due is None or rung >= due.step:
+                    if due is None or rung.end >= due.step:
                         due = waiting
         return due
 
-    def hopeless(self, trials: list[TrialState], planned: int) -> list[TrialState]:
-        """Paused trials that will hardly be promoted: at least as many others are ahead as places can open.
+    def unpromotable(self, rungs: Rungs, planned: int) -> list[TrialState]:
+        """Paused trials that will hardly be promoted any more: at least as many others are ahead as places can open.
 
-        They can be all the same, when some of those ahead fail; without weights they are then trained from the start.
+        They can be all the same, when some of those ahead fail; without weights they are then trained from the start. Each
+        is named once.
 
         Args:
-            trials: All search trials.
+            rungs: All search trials.
             planned: How many there are to be.
         """
         found: list[TrialState] = []
-        for bracket, rungs in enumerate(self.brackets):
-            mine = [t for t in trials if t.bracket == bracket]
-            most = max(math.ceil(planned * self._shares[bracket]), len(mine))  # that may come to this rung
-            for rung in rungs[:-1]:
+        for bracket, share in zip(rungs, self._shares, strict=True):
+            most = max(math.ceil(planned * share), bracket.count)  # that may come to this rung
+            for rung in bracket.rungs[:-1]:
                 places = math.ceil(most / self.factor)
-                order = ranked((t for t in mine if rung in t.scores and t.status != "failed"), rung)
-                found += [t for t in order[places:] if t.status == "paused" and t.step == rung]
-                most = max(places, sum(t.step > rung for t in mine))
+                found += rungs.beyond_places(rung, places)
+                most = max(places, rung.beyond)
         return found
 
-    def remaining_steps(self, trials: list[TrialState], new: int) -> float:
+    def remaining_steps(self, rungs: Rungs, new: int) -> float:
         """Steps that trials will take from now on, if at each rung one in η goes on.
 
         Args:
-            trials: All search trials.
+            rungs: All search trials.
             new: How many are still to come.
         """
         left = 0.0
-        for bracket, rungs in enumerate(self.brackets):
-            mine = [t for t in trials if t.bracket == bracket]
-            expected = len(mine) + new * self._shares[bracket]
-            for start, end in zip([0, *rungs], rungs, strict=False):
-                done = sum(min(max(0, t.step - start), end - start) for t in mine if t.status != "failed")
-                done += sum((end - start) * (t.step >= start) for t in mine if t.status == "failed")
-                running = sum(end - max(start, t.step) for t in mine if t.status == "running" and start <= t.step < end)
-                left += max(running, expected * (end - start) - done)
-                expected = max(expected / self.factor, sum(t.step > end for t in mine))
+        for bracket, share in zip(rungs, self._shares, strict=True):
+            expected = bracket.count + new * share
+            steps = [trial.step for trial in bracket.running.values()]
+            for rung in bracket.rungs:
+                start, end = rung.start, rung.end
+                running = sum(end - max(start, step) for step in steps if start <= step < end)
+                left += max(running, expected * (end - start) - rung.done)
+                expected = max(expected / self.factor, rung.beyond)
         return left
 
     def most_kept(self, trials: int) -> int:
@@ -193,23 +191,11 @@ class Scheduler:
                 kept += here
         return kept
 
-    def _has_a_place(self, trials: list[TrialState], trial: TrialState, rungs: list[int], rung: int) -> bool:
+    def _has_a_place(self, rungs: Rungs, trial: TrialState, rung: Rung) -> bool:
         """Whether a trial is among the best ceil(n/η) of a rung; equals that were stopped leave it their places."""
-        order, count = self._judged(trials, rungs, rung)
-        own = (trial.scores[rung], trial.second.get(rung))
-        order = [t for t in order if t.status != "stopped" or (t.scores[rung], t.second.get(rung)) != own]
-        return trial in order[: math.ceil(count / self.factor)]
-
-    def _best(
-        self, trials: list[TrialState], rungs: list[int], rung: int, rounding: Callable[[float], int]
-    ) -> list[TrialState]:
-        """Those of the trials judged at a rung that train on, best first."""
-        order, count = self._judged(trials, rungs, rung)
-        return order[: rounding(count / self.factor)]
-
-    def _judged(self, trials: list[TrialState], rungs: list[int], rung: int) -> tuple[list[TrialState], int]:
-        """The trials that may have a place at a rung, best first, and how many were judged there."""
-        below = max((r for r in rungs if r < rung), default=0)
-        scored = [t for t in trials if rung in t.scores]
-        failed = sum(t.status == "failed" and t.fault != "infrastructure" and below <= t.step < rung for t in trials)
-        return ranked((t for t in scored if t.status != "failed"), rung), len(scored) + failed
+        if trial.id not in rungs.trials:
+            return False
+        new = rung.end == trial.step
+        place = (rank_key(trial, rung.end), trial.id)
+        ahead = rung.place_with(trial, rungs.trials) if new else rung.place_of(place, rungs.trials)
+        return ahead - rungs.equals_ahead(trial, rung) < math.ceil((rung.judged + new) / self.factor)

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
 import signal
 import socket
+import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import ray
 import yaml
-from ray._private.state import state  # where Ray Tune itself looks for nodes that are drained
 
 from stssl.errors import ConfigError, RunError
 from stssl.search.clusters import GROWTH, NODES, Growth
 from stssl.search.config import ResourceConfig
+from stssl.search.ray_compat import before_processes_end, draining_nodes
+from stssl.search.ray_processes import Watch
+from stssl.storage import undisturbed
 
 NODES_SECONDS = 180.0  # for the nodes to come that a cluster's file names
 
@@ -30,47 +34,70 @@ GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00" + SETTINGS + by
 GREETING_SECONDS = 20.0
 
 
+def _print(reason: str) -> None:
+    print(f"error: {reason}", file=sys.stderr)
+
+
 @contextmanager
-def connected(address: str | None, cpus: int | None = None) -> Iterator[None]:
+def connected(
+    address: str | None, cpus: int | None = None, tell: Callable[[str], int | None] = _print
+) -> Iterator[None]:
     """Connect to a Ray cluster, or start one on this machine and stop it afterwards.
 
     Args:
         address: Of a running cluster; None starts a local one (after `ray_environment.prepare`).
         cpus: How many CPUs a local cluster has; None = all.
+        tell: Told why, before this process ends because its cluster was lost; may return another exit code than 1.
 
     Raises:
-        RunError: No cluster answers at the address.
+        RunError: No cluster answers at the address, or none starts.
     """
-    if address is None:
-        where: dict[str, Any] = {"address": "local", "num_cpus": cpus, "_node_ip_address": "127.0.0.1"}
-    else:
-        _check_address(address)
-        where = {"address": address}
-    ours = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    watch = Watch(tell)
+    try:
+        if address is None:
+            watch.own()
+        else:
+            _check_address(address)
+        _init(address, cpus)
+        if address is not None:
+            watch.others(ray.get_runtime_context().gcs_address)
+        yield
+    finally:
+        watch.stop()
+        undisturbed(lambda: _shut_down(watch))
+
+
+def _init(address: str | None, cpus: int | None) -> None:
+    own: dict[str, Any] = {"num_cpus": cpus, "_node_ip_address": "127.0.0.1", "include_dashboard": False}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         ray.init(
-            **where,
-            include_dashboard=False if address is None else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
+            address or "local", log_to_driver=False, logging_level=logging.ERROR, **(own if address is None else {})
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except SystemExit:  # Ray's answer to SIGTERM; ours is that to Ctrl-C
+        raise KeyboardInterrupt from None
+    except Exception as error:  # Ray stumbles over a process of its own that died in many ways
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         if address is None:
             raise RunError(f"Ray does not start on this machine: {reason}; its logs are in /tmp/ray") from error
         raise RunError(f"--address {address}: no Ray cluster answers there: {reason}") from error
-    _handle(ours)
-    try:
-        yield
     finally:
-        ray.shutdown()
-        _handle(ours)
+        for number, handler in handlers.items():  # to which Ray lays claim: a polite stop is ours to answer
+            signal.signal(number, handler)
 
 
-def _handle(handlers: dict[signal.Signals, Any]) -> None:
-    """Take back the signals that Ray's start and stop lay claim to: a polite stop is ours to answer."""
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+def _shut_down(watch: Watch) -> None:
+    def handle() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.getsignal(number))
+
+    before_processes_end(handle)  # Ray's C++ code takes back a handler of SIGTERM on its way out, and ours with it
+    try:
+        with redirect_stdout(io.StringIO()):  # Ray prints a hundred lines about a node that has died
+            ray.shutdown()
+    finally:
+        handle()
+        watch.end_processes()
 
 
 def _check_address(address: str) -> None:
@@ -174,7 +201,7 @@ def _listed(parts: list[str]) -> str:
 
 def draining() -> set[str]:
     """Ids of nodes that the cloud has said it will take away; Ray places nothing more there."""
-    return set(state.get_draining_nodes())
+    return draining_nodes()
 
 
 def room(resources: ResourceConfig) -> int:

@@ -99,7 +99,14 @@ class Launcher:
         say(f"ray up {self.path}; what it prints follows")
         call([*_RAY, "up", "--yes", "--no-restart", str(self.path)], str(self.path))
         with self._tunnel():
-            if answers(address, ANSWER_SECONDS):
+            try:
+                runs = answers(address, ANSWER_SECONDS)
+            except RunError as error:
+                raise RunError(
+                    f"{self.path}: {error}, so nothing is started or restarted; see with `ray attach {self.path}` what the head "
+                    f"node does, or restart Ray there with `ray up --restart-only {self.path}`"
+                ) from None
+            if runs:
                 yield address
                 return
         say(f"no jobs server answers on the head node: ray up --restart-only {self.path}")

@@ -1,4 +1,7 @@
-"""The file that a user writes for a search."""
+"""The file that a user writes for a search.
+
+What only shows a search comes by here too, so what knows torch is imported where it is used.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,10 @@ from pydantic import Field, field_validator
 from stssl import config as cfg
 from stssl import lines
 from stssl.errors import ConfigError
-from stssl.search import shorthand
 from stssl.search.asha import SchedulerConfig, rungs
 from stssl.search.parameter import Parameter
-from stssl.search.sampler import SamplerConfig
-from stssl.search.space import Space
+from stssl.search.samplers.base import SamplerConfig
 from stssl.storage import is_uri
-from stssl.training.recipe import PLUGINS, Recipe, on_base, read_data
 
 
 class ReplicateConfig(cfg.Config):
@@ -83,6 +83,8 @@ class ResourceConfig(cfg.Config):
 
 def located(path: Path | str, overrides: Collection[str] = ()) -> AbstractContextManager[None]:
     """Add line numbers to errors about a search file; `overrides` are the keys given on the command line."""
+    from stssl.search import shorthand
+
     return lines.located(path, overrides, shorthand.flat_key)
 
 
@@ -137,6 +139,9 @@ class SearchConfig(cfg.Config):
 
     @classmethod
     def _read(cls, path: Path, overrides: dict[str, Any]) -> SearchConfig:
+        from stssl.search import shorthand
+        from stssl.training.recipe import PLUGINS, on_base, read_data
+
         data = cfg.read_yaml(path)
         if isinstance(data.get("recipe"), str):
             data["recipe"] = read_data(path.parent / data["recipe"])
@@ -166,6 +171,9 @@ class SearchConfig(cfg.Config):
 
     def _with_named_points(self, named: dict[int, str], path: Path) -> SearchConfig:
         """The same search with the recipes read in that some points name."""
+        from stssl.search.space import Space
+        from stssl.training.recipe import Recipe
+
         base = cfg.validate(Recipe, self.recipe, f"{path}: recipe").dump()
         space = Space(self.space, base, str(path), self.constraints)
         points = list(self.points)
@@ -177,8 +185,12 @@ class SearchConfig(cfg.Config):
     @property
     def ladder(self) -> list[int]:
         """The rungs; the last one is the full length."""
-        training = Recipe.model_validate(self.recipe).training
-        return rungs(self.scheduler, training.steps, training.eval_interval)
+        training = self.recipe.get("training", {})
+        if not {"steps", "eval_interval"} <= set(training):
+            from stssl.training.recipe import Recipe
+
+            training = Recipe.model_validate(self.recipe).dump()["training"]
+        return rungs(self.scheduler, training["steps"], training["eval_interval"])
 
     def dump(self) -> dict[str, Any]:
         """As plain data for YAML; reading it back gives the same search."""

@@ -12,6 +12,7 @@ from stssl.data.dataset import Dataset
 from stssl.errors import RunError
 from stssl.search.asha import Scheduler
 from stssl.search.config import ResourceConfig, SearchConfig
+from stssl.search.rungs import Rungs
 from stssl.training.evaluate import Diverged
 from stssl.training.recipe import Recipe
 from stssl.training.team import team_for
@@ -35,7 +36,8 @@ class Cost(NamedTuple):
 def expected(config: SearchConfig) -> Cost:
     """Count the training steps of a search that has not begun."""
     ladder = config.ladder
-    steps = Scheduler(config.scheduler, ladder).remaining_steps([], config.trials)
+    scheduler = Scheduler(config.scheduler, ladder)
+    steps = scheduler.remaining_steps(Rungs(scheduler.brackets), config.trials)
     return Cost(steps, (config.replicates.top + 1) * config.replicates.seeds * ladder[-1])
 
 

@@ -29,7 +29,7 @@ from stssl.search.pulse import Listener
 from stssl.search.run_folder import STOP
 from stssl.search.study import Next, Study
 from stssl.search.trial import RecipeTrial
-from stssl.search.trial_folder import delete_weights, fault, hung
+from stssl.search.trial_folder import TRIALS, delete_weights, fault, hung
 from stssl.storage import Folder
 
 Observer = Callable[[Study], None]
@@ -115,7 +115,11 @@ class _Scheduler(FIFOScheduler):
     def __init__(self, study: Study, run: Folder, listener: Listener) -> None:
         super().__init__()
         self.study, self.run, self.listener = study, run, listener
-        self._gone: set[str] = set()  # trials whose weights are deleted
+        self._due: list[str] = []  # whose weights are to be deleted
+        self._there, self._begun = (
+            set((run / TRIALS).names()),
+            False,
+        )  # of the many that are named at first, few have any
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         name, outcome = trial.config["trial"], json.loads(result["outcome"])
@@ -125,18 +129,21 @@ class _Scheduler(FIFOScheduler):
             entry = outcome["result"]
             decision = self.study.report(name, entry["step"], entry["seconds"], entry["validation"], entry["train"])
         if decision != "continue":
-            self.delete_losers()
+            self.delete_weights()
         return self.CONTINUE if decision == "continue" and not self.study.stopping else self.STOP
 
-    def delete_losers(self) -> None:
+    def delete_weights(self) -> None:
         """Weights that nobody will go on with make room; those of a promoted trial are there again."""
-        losers = {t.id for t in self.study.losers()}
-        for name in losers - self._gone:
+        self._due += [name for name in self.study.disposable_trials() if name in self._there or self._begun]
+        self._begun, left = True, []
+        for name in self._due:
+            if self.study.state.trials[name].status in ("running", "completed"):
+                continue  # it goes on all the same
             try:
                 delete_weights(self.run, name)
             except OSError:  # a bucket that does not answer: the next time will do
-                losers.discard(name)
-        self._gone = losers
+                left.append(name)
+        self._due = left
 
     def _failed(self, name: str, kind: str, reason: str) -> str:
         if kind == "infrastructure":
@@ -193,10 +200,14 @@ def _name(trial: Trial) -> str:
 
 
 class _Ticker(tune.Callback):
-    """Lets the observer look at every turn of Ray's loop, listens for `stop`, and watches the cluster."""
+    """Lets the observer look at every turn of Ray's loop, listens for `stop`, and watches the cluster.
 
-    def __init__(self, searcher: _Searcher, listener: Listener, observer: Observer) -> None:
-        self.listener = listener
+    Args:
+        here: Id of the node that this driver is on.
+    """
+
+    def __init__(self, searcher: _Searcher, listener: Listener, observer: Observer, here: str = "") -> None:
+        self.listener, self._here = listener, here
         self.searcher, self.study, self.run, self.observer = searcher, searcher.study, searcher.run, observer
         self._looked = self._roomless = time.monotonic()
 
@@ -219,10 +230,10 @@ class _Ticker(tune.Callback):
             pass  # it is asked again
 
     def _look(self) -> None:
-        """How many trials fit on the cluster now; and whether any node is left, where Ray would wait without end."""
-        if not any(node["Alive"] for node in ray.nodes()):
+        """How many trials fit on the cluster now; and whether the driver's own node is, or Ray would wait without end."""
+        if any(not node["Alive"] and node.get("NodeID") == self._here for node in ray.nodes()):
             raise RunError(
-                "Ray's last node has died (killed, or out of memory?); every trial is kept. Go on with: "
+                "the Ray node on which this driver runs died (killed, or out of memory?); every trial is kept. Go on with: "
                 f"python launch.py resume {self.run}"
             )
         self.searcher.look()
@@ -271,7 +282,7 @@ def run(
     logs.mkdir(exist_ok=True)
     listener = Listener(resources.hang_minutes)
     scheduler = _Scheduler(study, folder, listener)
-    scheduler.delete_losers()  # a driver may have died between a decision and its consequence
+    scheduler.delete_weights()  # a driver may have died between a decision and its consequence
     searcher = _Searcher(study, folder, listener.name, grows)
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "1000")  # the searcher itself holds back
     placed = tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus, **resources.custom})
@@ -288,7 +299,7 @@ def run(
         run_config=tune.RunConfig(
             name=datetime.now().strftime("session-%Y%m%d-%H%M%S"),
             storage_path=str(logs),
-            callbacks=[_Ticker(searcher, listener, observer)],
+            callbacks=[_Ticker(searcher, listener, observer, ray.get_runtime_context().get_node_id())],
             failure_config=tune.FailureConfig(max_failures=0),  # the study tries again itself, within its own budget
             verbose=0,
         ),
@@ -299,7 +310,7 @@ def run(
             tuner.fit()
         except TuneError as error:
             raise _ours(error) from None
-    scheduler.delete_losers()
+    scheduler.delete_weights()
 
 
 def _ours(error: BaseException) -> BaseException:

@@ -23,6 +23,7 @@ import stssl
 from stssl.config import dump_yaml
 from stssl.errors import RunError
 from stssl.files import write_text
+from stssl.proxies import exempt_loopback
 from stssl.search import auth_token, programs
 from stssl.search.config import SearchConfig
 from stssl.search.run_folder import commit
@@ -34,15 +35,9 @@ ANSWER_SECONDS = 15.0
 PATIENCE_SECONDS = 60.0  # a jobs server that has just started has no agent to run a job yet
 _LAUNCH = '''"""Run stssl from what was packed."""
 
-import sys
+from stssl.cli.launch import main
 
-try:
-    from stssl.cli.app import main
-except ModuleNotFoundError as error:
-    package = (error.name or "").partition(".")[0]
-    remedy = "let the nodes have what constraints.txt names, or say `submit --python` where it is"
-    sys.exit(f"{sys.executable} lacks the package '{package}': {remedy}")
-sys.exit(main())
+main("let the nodes have what constraints.txt names, or say `submit --python` where it is")
 '''
 
 
@@ -56,6 +51,7 @@ def authenticate() -> None:
     """
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    exempt_loopback()
     auth_token.protect()
 
 

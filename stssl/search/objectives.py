@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from stssl.data.schema import Task
 from stssl.errors import ConfigError, did_you_mean
 from stssl.search.events import LARGEST
-from stssl.training.evaluate import METRICS
+from stssl.training.metrics import METRICS
+
+if TYPE_CHECKING:
+    from stssl.data.schema import Task
 
 HOLDOUT = "holdout/"
 

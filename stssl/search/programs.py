@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -11,10 +12,13 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from stssl.errors import RunError
+from stssl.proxies import proxy_of
 
 START_SECONDS = 120.0
+GATEWAY = (407, 502, 503, 504)  # said by what stands between, not by the server that was asked
 
 
 def environment() -> dict[str, str]:
@@ -54,9 +58,11 @@ def call(
 
 
 def is_open(port: int) -> bool:
-    """Whether anything listens at a port of this machine."""
+    """Whether anything listens at a port of this machine; also if it is too busy to say so."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except TimeoutError:
+        return True
     except OSError:
         return False
     return True
@@ -83,16 +89,41 @@ def wait_open(port: int, source: str, process: subprocess.Popen[bytes] | None = 
 
 
 def answers(address: str, seconds: float) -> bool:
-    """Whether an HTTP server says anything within so many seconds, be it a refusal; at once where nothing listens."""
-    until = time.monotonic() + seconds
+    """Whether an HTTP server says anything, be it a refusal; False if nothing listens, or hangs up at once for so long.
+
+    Raises:
+        RunError: It cannot be asked, so whether it runs is not known: a proxy or a gateway stands between that does not get
+            through to it, its name is not known, or it is silent for so many seconds.
+    """
+    until, proxy = time.monotonic() + seconds, proxy_of(address)
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({} if proxy is None else {urlsplit(address).scheme: proxy})
+    )
     while True:
         try:
-            urllib.request.urlopen(f"{address}/api/version", timeout=5).close()
+            opener.open(f"{address}/api/version", timeout=min(5.0, seconds)).close()
             return True
-        except urllib.error.HTTPError:
-            return True
+        except urllib.error.HTTPError as error:
+            if error.code not in GATEWAY:
+                return True
+            reason, runs_not = f"{error.code} {error.reason}", False
         except (OSError, ValueError, http.client.HTTPException) as error:
-            nobody = isinstance(getattr(error, "reason", None), ConnectionRefusedError | socket.gaierror)
-            if nobody or time.monotonic() > until:
+            cause = getattr(error, "reason", error)
+            reason = str(cause) or type(cause).__name__
+            if proxy is None and isinstance(cause, ConnectionRefusedError):
                 return False
-            time.sleep(0.5)
+            # so ends a tunnel behind which nothing listens
+            runs_not = proxy is None and isinstance(cause, ConnectionResetError)  # RemoteDisconnected is one
+            if isinstance(cause, socket.gaierror):
+                until = 0
+        if time.monotonic() > until:
+            break
+        time.sleep(0.5)
+    if runs_not:
+        return False
+    through = "" if proxy is None else f" through the proxy {_without_login(proxy)}, which the environment names"
+    raise RunError(f"{address}: cannot be asked{through}: {reason}; whether it runs is not known")
+
+
+def _without_login(proxy: str) -> str:
+    return re.sub(r"[^/]*@", "", proxy)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 
+from stssl.proxies import exempt_loopback
+
 
 def prepare(address: str | None) -> None:
     """Set Ray's environment for a driver.
@@ -14,6 +16,7 @@ def prepare(address: str | None) -> None:
             listens on loopback, behind a token that lives in the environment alone (Ray would leave one in the home
             directory, and that file would change how the user's later clusters start).
     """
+    exempt_loopback()
     if address is None:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # Ray reads it but once in a process

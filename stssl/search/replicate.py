@@ -12,9 +12,10 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
-from scipy import stats
+from scipy import special  # scipy.stats takes a second to import
 
-from stssl.search.state import SearchState, TrialState, furthest
+from stssl.search.ranking import furthest
+from stssl.search.state import SearchState, TrialState
 
 ROUNDS = 3  # replicates of each recipe before any is given up
 ALPHA = 0.05
@@ -131,13 +132,23 @@ def paired(a: dict[int, float], b: dict[int, float], one_sided: bool = False) ->
     differences = [a[n] - b[n] for n in common]
     mean, error = statistics.fmean(differences), statistics.stdev(differences) / math.sqrt(len(common))
     freedom = len(common) - 1
-    half = float(stats.t.ppf(0.975, freedom)) * error
+    half = _t_quantile(freedom) * error
     if error < 1e-12 * max(1.0, abs(mean)):
         if abs(mean) < 1e-12 or (one_sided and mean < 0):
             return mean, math.nan, 1.0
         return mean, math.nan, 0.5 ** len(common) * (1 if one_sided else 2)
     t = mean / error
-    return mean, half, float(stats.t.sf(t, freedom) if one_sided else 2 * stats.t.sf(abs(t), freedom))
+    return mean, half, _t_tail(t, freedom) if one_sided else 2 * _t_tail(abs(t), freedom)
+
+
+def _t_quantile(freedom: int) -> float:
+    """The 97.5 % quantile of Student's t distribution."""
+    return float(special.stdtrit(freedom, 0.975))
+
+
+def _t_tail(t: float, freedom: int) -> float:
+    """The chance that Student's t is larger than that."""
+    return float(special.stdtr(freedom, -t))
 
 
 @dataclass
@@ -197,7 +208,7 @@ def _standing(trial: TrialState, group: list[TrialState]) -> Standing:
     scores = [replicate.score for replicate in done]
     mean, half = statistics.fmean(scores) if scores else math.nan, math.nan
     if len(scores) > 1:
-        half = float(stats.t.ppf(0.975, len(scores) - 1)) * statistics.stdev(scores) / math.sqrt(len(scores))
+        half = _t_quantile(len(scores) - 1) * statistics.stdev(scores) / math.sqrt(len(scores))
     failed = sum(r.status == "failed" and r.fault != "infrastructure" for r in group)
     seconds = sum(r.seconds for r in group)
     return Standing(trial, done, mean, mean - half, mean + half, failed, seconds=seconds)
@@ -210,7 +221,7 @@ def _share_spread(table: list[Standing]) -> None:
     pooled = math.sqrt(sum((len(g) - 1) * statistics.variance(g) for g in groups) / freedom) if freedom else 0.0
     for s in table:
         if s.low == s.high:
-            half = float(stats.t.ppf(0.975, len(s.replicates) - 1)) * pooled / math.sqrt(len(s.replicates))
+            half = _t_quantile(len(s.replicates) - 1) * pooled / math.sqrt(len(s.replicates))
             s.low, s.high = s.mean - half, s.mean + half
 
 

@@ -7,15 +7,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from stssl.files import atomic_path
 from stssl.search.config import SearchConfig
 from stssl.search.events import Event, Status
 from stssl.search.objectives import HOLDOUT, more_is_better
+from stssl.search.ranking import front, rank_key
 from stssl.search.replicate import Standing, baseline, standings
-from stssl.search.state import SearchState, front, ranked
+from stssl.search.state import Kind, SearchState
 
 
 def interval(standing: Standing, metric: str) -> str:
@@ -45,23 +43,24 @@ def by_rung(state: SearchState, ladder: list[int]) -> list[dict[str, Any]]:
     table = []
     search = state.of_kind("search")
     for rung in ladder:
-        order = ranked((t for t in search if rung in t.scores and t.status != "failed"), rung)
+        reached = [t for t in search if rung in t.scores]
+        standing = (t for t in reached if t.status != "failed")
+        best = min(standing, key=lambda t: rank_key(t, rung), default=None)
         table.append({
-            "step": rung, "reached": sum(rung in t.scores for t in search),
-            "paused": sum(t.status == "paused" and t.step == rung for t in search),
-            "best": order[0].scores[rung] if order else None, "trial": order[0].id if order else None,
+            "step": rung, "reached": len(reached), "paused": sum(t.status == "paused" and t.step == rung for t in reached),
+            "best": best and best.scores[rung], "trial": best and best.id,
         })  # fmt: skip
     return table
 
 
 def failures(state: SearchState) -> dict[str, int]:
     """How many trials and replicates failed, by cause."""
-    return dict(Counter(t.fault for t in state.trials.values() if t.status == "failed"))
+    return dict(Counter(t.fault for t in (*state.of_kind("search", "failed"), *state.of_kind("replicate", "failed"))))
 
 
-def hours(state: SearchState, config: SearchConfig, kind: str) -> float:
+def hours(state: SearchState, config: SearchConfig, kind: Kind) -> float:
     """What all trials or replicates have cost: GPU hours, or hours of training where trials have no GPU."""
-    return config.resources.cost(sum(t.seconds for t in state.of_kind(kind))) / 3600
+    return config.resources.cost(state.seconds(kind)) / 3600
 
 
 def summary(state: SearchState, config: SearchConfig) -> dict[str, Any]:
@@ -71,9 +70,9 @@ def summary(state: SearchState, config: SearchConfig) -> dict[str, Any]:
     rungs = by_rung(state, config.ladder)
     return {
         "finished": state.finished,
-        "trials": {"planned": config.trials, **{s: len(state.of_kind("search", s)) for s in STATUSES}},
+        "trials": {"planned": config.trials, **{s: state.count(s, "search") for s in STATUSES}},
         "rungs": [{**r, "best": None if r["best"] is None else sign * r["best"]} for r in rungs],
-        "replicates": {s: len(state.of_kind("replicate", s)) for s in STATUSES if s != "paused"},
+        "replicates": {s: state.count(s, "replicate") for s in STATUSES if s != "paused"},
         "best": {"trial": best.id, "step": best.step, "score": sign * best.score, "params": best.params} if best else None,
         "front": pareto(state, config) if config.second_metric else None,
         "standings": [_standing(s, config, state) for s in standings(state)],
@@ -81,7 +80,7 @@ def summary(state: SearchState, config: SearchConfig) -> dict[str, Any]:
         "failures_by_cause": failures(state),
         "test": state.tested["scores"] if state.tested else None,
         "test_read": state.tests,
-        "training_seconds": sum(t.seconds for t in state.trials.values()),
+        "training_seconds": state.seconds("search") + state.seconds("replicate"),
         "hours": {
             "of": "GPU" if config.resources.gpus else "training", "search": hours(state, config, "search"),
             "replicates": hours(state, config, "replicate"), "budget": config.budget_hours,
@@ -121,6 +120,9 @@ def write_table(state: SearchState, path: Path, config: SearchConfig) -> None:
 
     Scores are given in the metric's own sign, costs in GPU hours (hours of training where trials have no GPU).
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     sign = 1 if more_is_better(config.metric) else -1
     trials = list(state.trials.values())
     keys = sorted({key for t in trials for key in t.params})

@@ -14,20 +14,20 @@ import platform
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stssl import __version__
 from stssl import config as cfg
-from stssl.data import shards
-from stssl.data.schema import Card
 from stssl.errors import ConfigError, DataError, RunError, short_repr
 from stssl.search.config import SearchConfig
 from stssl.storage import Folder
-from stssl.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from stssl.data.schema import Card
 
 CONFIG, MANIFEST = "search.yaml", "manifest.json"
 STOP = "stop"  # a file by which `stop` reaches the driver, wherever that runs
@@ -123,6 +123,24 @@ def load(folder: Folder | Path) -> tuple[SearchConfig, dict[str, Any]]:
             raise ConfigError(str(error).replace(str(path), folder.show(CONFIG))) from None
 
 
+def glance(folder: Folder | Path) -> SearchConfig:
+    """The configuration of a run folder, for who only shows it: quick, since of the recipe no more is checked than is shown.
+
+    Raises:
+        RunError: Not the folder of a search.
+        ConfigError: search.yaml was damaged.
+    """
+    folder = Folder(folder)
+    if exists(folder):
+        with folder.local(CONFIG) as path, suppress(ConfigError):
+            config = cfg.validate(SearchConfig, cfg.read_yaml(path), CONFIG)
+            training = config.recipe.get("training")
+            if isinstance(training, dict) and all(type(training.get(k)) is int for k in ("steps", "eval_interval")):
+                _ = config.ladder
+                return config
+    return load(folder)[0]  # which says what is wrong
+
+
 def differences(before: dict[str, Any], config: SearchConfig) -> dict[str, tuple[Any, Any]]:
     """Dotted key to the values of two searches, where they differ."""
     began = cfg.validate(SearchConfig, before, f"{MANIFEST}: search")  # an older one lacks newer keys
@@ -196,6 +214,9 @@ def check_unchanged(config: SearchConfig, manifest: dict[str, Any]) -> None:
         RunError: search.yaml was edited; names the key.
         DataError: The shards differ; names them.
     """
+    from stssl.data import shards
+    from stssl.training.recipe import Recipe
+
     folder = cfg.validate(Recipe, config.recipe, f"{CONFIG}: recipe").data.shards
     for key, (was, now) in differences(manifest["search"], config).items():
         if not key.startswith(NEVER_MATTERS):

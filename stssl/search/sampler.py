@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import random
-from typing import Any
 
 from stssl.search.samplers.base import Draw, Model, SamplerConfig
 from stssl.search.samplers.evolution import Evolution
@@ -39,13 +38,14 @@ class Sampler:
         self.config, self.space = config, space
         self._model = MODELS[config.name](config, space, ladder)
         self._prior = Ensemble(config, space, ladder) if config.prior_share > 0 and config.name != "grid" else None
+        if self._prior:
+            self._prior.evidence = self._model.evidence
 
     def draw(self, state: SearchState) -> Draw | None:
         """A point that no search trial of the state has, and that is a recipe; None when the space is used up."""
-        trials = state.of_kind("search")
-        seen = {_key(trial.params) for trial in trials}
+        tried = self._model.evidence.follow(state)
         # Optuna repeats itself when a study is rebuilt with the same seed, so the seed moves with the trials.
-        source = random.Random(f"{self.config.seed}/{len(trials)}")
+        source = random.Random(f"{self.config.seed}/{len(tried)}")
         share = self._prior.share(state) if self._prior else 0.0
         proposals = self._model.proposals(state, source)
         for _ in itertools.count() if self._model.attempts is None else range(self._model.attempts):
@@ -55,11 +55,7 @@ class Sampler:
                 draw = next(proposals, None)
             if draw is None:
                 return None
-            if _key(draw.params) not in seen and self.space.fault(draw.params) is None:
+            if draw.params not in tried and self.space.fault(draw.params) is None:
                 return draw
-        point = self.space.unseen([trial.params for trial in trials], source)
+        point = self.space.unseen(tried, source)
         return None if point is None else Draw(point, {"sampler": "unseen"})
-
-
-def _key(params: dict[str, Any]) -> frozenset[tuple[str, Any]]:
-    return frozenset(params.items())

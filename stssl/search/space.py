@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -83,7 +83,7 @@ class Space(ConditionalKeys):
             return any(self.parameters[key].contains(value) for value in values)
         return self.base[key] in values
 
-    def unseen(self, seen: list[dict[str, Any]], source: random.Random) -> dict[str, Any] | None:
+    def unseen(self, seen: Container[dict[str, Any]], source: random.Random) -> dict[str, Any] | None:
         """A point without a fault that is not among those seen.
 
         Returns:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from stssl.search.events import Event, Status
+from stssl.search.events import OF_TRIAL, Event, Status
+from stssl.search.ranking import rank_key
 
+Kind = Literal["search", "replicate"]
 _AFTER: dict[str, Status] = {"pause": "paused", "stop": "stopped", "complete": "completed"}
 
 
@@ -35,10 +38,11 @@ class TrialState:
         nodes_lost: How often its node died since its last result.
         raised: How often it raised or hung and was tried again.
         dropped: The event by which a replicated recipe was given up.
+        number: How many trials and replicates were created before it.
     """
 
     id: str
-    kind: Literal["search", "replicate"]
+    kind: Kind
     params: dict[str, Any]
     recipe: dict[str, Any]
     of: str | None = None
@@ -57,6 +61,7 @@ class TrialState:
     nodes_lost: int = 0
     raised: int = 0
     dropped: Event | None = None
+    number: int = 0
 
     @property
     def step(self) -> int:
@@ -78,11 +83,15 @@ class TrialState:
         self.seconds += result["seconds"]
         self.nodes_lost = 0
 
+    def copy(self) -> TrialState:
+        """The trial as it is now, with its last result alone."""
+        return replace(
+            self, scores={**self.scores}, second={**self.second}, arrived={**self.arrived}, results=self.results[-1:]
+        )
+
     def after(self, result: Event, number: int) -> TrialState:
         """The trial as it would be after a result."""
-        copy = replace(
-            self, scores={**self.scores}, second={**self.second}, arrived={**self.arrived}, results=[*self.results]
-        )
+        copy = self.copy()
         copy.take(result, number)
         return copy
 
@@ -90,6 +99,48 @@ class TrialState:
     def deployable(self) -> bool:
         """Whether what it trains sees the image alone."""
         return self.recipe["framework"] != "metadata_input"
+
+
+@dataclass
+class TrialIndex:
+    """What is asked of the trials again and again, kept up to date trial by trial.
+
+    Attributes:
+        trials: By kind, in the order of their creation.
+        by_status: By kind and status, then by name.
+        standing: Search trials with a result that have not failed: by their last step, then by name.
+        seconds: Time on record, by kind.
+        steps: Training steps on record, of both kinds.
+        searched: How many changes of search trials there were.
+    """
+
+    trials: dict[str, list[TrialState]] = field(default_factory=lambda: defaultdict(list))
+    by_status: dict[tuple[str, str], dict[str, TrialState]] = field(default_factory=lambda: defaultdict(dict))
+    standing: dict[int, dict[str, TrialState]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    steps: int = 0
+    searched: int = 0
+    _known: dict[str, tuple[str, int, float]] = field(default_factory=dict)  # status, step, seconds as they were
+
+    def put(self, trial: TrialState) -> None:
+        """Take in a new trial, or what has changed of one."""
+        kind, step = trial.kind, trial.step
+        status, before, seconds = self._known.get(trial.id, ("", 0, 0.0))
+        if not status:
+            self.trials[kind].append(trial)
+        else:
+            del self.by_status[kind, status][trial.id]
+            if trial.id in self.standing.get(before, {}):
+                del self.standing[before][trial.id]
+                if not self.standing[before]:
+                    del self.standing[before]
+        self.by_status[kind, trial.status][trial.id] = trial
+        if kind == "search" and step and trial.status != "failed":
+            self.standing.setdefault(step, {})[trial.id] = trial
+        self.seconds[kind] += trial.seconds - seconds
+        self.steps += step - before
+        self.searched += kind == "search"
+        self._known[trial.id] = (trial.status, step, trial.seconds)
 
 
 @dataclass
@@ -104,6 +155,8 @@ class SearchState:
         started: A driver has begun.
         extended: The search was changed on its way.
         tests: How often the test split was read.
+        index: What of the trials is asked for again and again.
+        changes: The trial that each event changed, in order: by this a reader of the state keeps up with it.
     """
 
     trials: dict[str, TrialState] = field(default_factory=dict)
@@ -117,6 +170,8 @@ class SearchState:
     exhausted: bool = False
     started: bool = False
     extended: bool = False
+    index: TrialIndex = field(default_factory=TrialIndex)
+    changes: list[TrialState] = field(default_factory=list, compare=False, repr=False)
 
     @classmethod
     def replay(cls, events: Iterable[Event]) -> SearchState:
@@ -129,15 +184,16 @@ class SearchState:
     def apply(self, event: Event) -> None:
         """Take in one event; kinds that say nothing about trials are passed over."""
         kind = event["event"]
-        if kind in _OF_A_TRIAL:
+        if kind in OF_TRIAL:
             trial = self.trials.get(event["trial"])
             if trial is not None:  # else the user deleted the damaged line that created it
                 self._apply_to(trial, kind, event)
+                self.put(trial)
         elif kind == "created":
-            self.trials[event["trial"]] = TrialState(
+            self.put(TrialState(
                 event["trial"], event["kind"], event["params"], event["recipe"], event.get("of"),
-                event.get("by", {}), event.get("bracket", 0),
-            )  # fmt: skip
+                event.get("by", {}), event.get("bracket", 0), number=len(self.trials),
+            ))  # fmt: skip
         elif kind == "imported":
             self._import(event)
         elif kind == "started":
@@ -148,6 +204,7 @@ class SearchState:
                 # given up while the machine was at fault, as it seems
                 if trial.id in self.losses and trial.fault == "infrastructure":
                     trial.status, trial.reason, trial.fault, trial.failed_at = "running", "", "", None
+                    self.put(trial)
             self.losses = []
         elif kind == "extended":
             self.finished, self.exhausted, self.winner, self.tested = False, False, None, None
@@ -196,60 +253,31 @@ class SearchState:
         trial.fault, trial.failed_at = event.get("fault", ""), 0 if event["status"] == "failed" else None
         self.imported.append(trial)
 
-    def of_kind(self, kind: str, *statuses: Status) -> list[TrialState]:
-        """Trials of a kind, in these states if any are given."""
-        return [t for t in self.trials.values() if t.kind == kind and (not statuses or t.status in statuses)]
+    def put(self, trial: TrialState) -> None:
+        """Take in a new trial, or what has changed of one."""
+        self.trials[trial.id] = trial
+        self.index.put(trial)
+        self.changes.append(trial)
 
-    def count(self, status: Status) -> int:
-        """How many trials and replicates are in a state."""
-        return sum(t.status == status for t in self.trials.values())
+    def of_kind(self, kind: Kind, *statuses: Status) -> Sequence[TrialState]:
+        """Trials of a kind in the order of their creation, in these states if any are given; not to be changed."""
+        if not statuses:
+            return self.index.trials.get(kind, [])
+        found = [trial for status in statuses for trial in self.index.by_status.get((kind, status), {}).values()]
+        return sorted(found, key=lambda t: t.number)
+
+    def count(self, status: Status, kind: Kind | None = None) -> int:
+        """How many trials and replicates, or those of one kind, are in a state."""
+        kinds: tuple[Kind, ...] = ("search", "replicate") if kind is None else (kind,)
+        return sum(len(self.index.by_status.get((k, status), {})) for k in kinds)
+
+    def seconds(self, kind: Kind) -> float:
+        """Training and evaluation time on record."""
+        return self.index.seconds.get(kind, 0.0)
 
     def best(self) -> TrialState | None:
         """The search trial that got furthest, among those the best ranked, the first on a tie."""
-        return next(iter(furthest(t for t in self.of_kind("search") if t.status != "failed")), None)
-
-
-_OF_A_TRIAL = ("result", "promoted", "failed", "lost", "dropped")
-
-
-def ranked(trials: Iterable[TrialState], step: int) -> list[TrialState]:
-    """Trials by their scores at a step, best first; of equals the one that arrived first.
-
-    With two objectives by Pareto front, within a front by the first objective (non-dominated sorting, Deb et al. 2002).
-    """
-    left = sorted(trials, key=lambda t: (-t.scores[step], -t.second.get(step, 0.0), t.arrived[step]))
-    if not any(step in t.second for t in left):
-        return left
-    order: list[TrialState] = []
-    while left:
-        first, left = _peel(left, step)
-        order += first
-    return order
-
-
-def front(trials: Iterable[TrialState], step: int) -> list[TrialState]:
-    """The Pareto front at a step: those that no other beats in one objective without losing in the other."""
-    order = ranked((t for t in trials if step in t.scores), step)
-    return _peel(order, step)[0] if any(step in t.second for t in order) else order[:1]
-
-
-def _peel(order: list[TrialState], step: int) -> tuple[list[TrialState], list[TrialState]]:
-    """The Pareto front of trials whose first objective falls, and the others."""
-    first: list[TrialState] = []
-    rest: list[TrialState] = []
-    top = (0.0, -math.inf)  # the pair with the best second objective so far
-    for trial in order:
-        pair = (trial.scores[step], trial.second.get(step, -math.inf))
-        if not first or pair[1] > top[1]:
-            top = pair
-        (first if pair == top else rest).append(trial)
-    return first, rest
-
-
-def furthest(trials: Iterable[TrialState]) -> list[TrialState]:
-    """Trials that have a result: the furthest trained first, those of a length as `ranked`."""
-    by_step: dict[int, list[TrialState]] = {}
-    for trial in trials:
-        if trial.results:
-            by_step.setdefault(trial.step, []).append(trial)
-    return [t for step in sorted(by_step, reverse=True) for t in ranked(by_step[step], step)]
+        reached = self.index.standing
+        return (
+            min(reached[step].values(), key=lambda t: rank_key(t, step)) if (step := max(reached, default=0)) else None
+        )

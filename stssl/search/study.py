@@ -15,6 +15,7 @@ from stssl.search.events import CONCLUSIONS, LARGEST, Event
 from stssl.search.ledger import Ledger
 from stssl.search.objectives import Objectives
 from stssl.search.proposals import Proposals
+from stssl.search.rungs import Rungs
 from stssl.search.space import Space
 from stssl.search.state import SearchState, TrialState
 from stssl.training.recipe import Recipe
@@ -64,9 +65,20 @@ class Study:
         self.ladder = config.ladder
         self.scheduler = Scheduler(config.scheduler, self.ladder)
         self.proposals = Proposals(config, space)
+        self._rungs = Rungs(self.scheduler.brackets, lambda trial: self.proposals.holds(trial, self.state))
+        self._told, self._chosen_at, self._chosen = 0, -1, list[TrialState]()
+        self._paused_told = False
         self.objectives = Objectives(config.metric, config.second_metric)
         self.stopping = False
-        self._unfinished = [t for t in self.state.trials.values() if t.status == "running"]
+        self._unfinished = self._running()
+
+    @property
+    def rungs(self) -> Rungs:
+        """The search trials that are judged: those in the space, which may have been changed on the way."""
+        return self._rungs.follow(self.state)
+
+    def _running(self) -> list[TrialState]:
+        return [*self.state.of_kind("search", "running"), *self.state.of_kind("replicate", "running")]
 
     def record(self, event: str, **fields: Any) -> Event:
         """Write an event to the ledger and take it into the state.
@@ -85,11 +97,11 @@ class Study:
     def begin(self) -> None:
         """Put on record that a driver has begun, which may bring back what was lost to the machine."""
         self.record("resumed" if self.state.started else "started")
-        self._unfinished = [t for t in self.state.trials.values() if t.status == "running"]
+        self._unfinished = self._running()
 
     def work_left(self) -> bool:
         """Whether anything runs or is left to run."""
-        if any(t.status == "running" for t in self.state.trials.values()) or self._searching():
+        if self.state.count("running") or self._searching():
             return True
         return self._to_drop() is not None or bool(self._replicates_left())
 
@@ -101,7 +113,7 @@ class Study:
             trial = self._unfinished.pop(0)
             if trial.status == "running":  # else a worker that outlived its driver has finished it
                 return Job(trial.id, trial.recipe, trial.step)
-        promoted = self.scheduler.promotion(self._search_trials(), more=bool(self.new_trials()))
+        promoted = self.scheduler.promotion(self.rungs, more=bool(self.new_trials()))
         if promoted is not None:
             self.record("promoted", trial=promoted.id)
             return Job(promoted.id, promoted.recipe, promoted.step)
@@ -109,7 +121,7 @@ class Study:
             job = self._new_trial()
             # with the last new trial a rung may be closed, and somebody on it be due
             return job if job is not None else self.next()
-        if self.state.of_kind("search", "running"):
+        if self.state.count("running", "search"):
             return Next.WAIT
         return self._new_replicate()
 
@@ -121,7 +133,7 @@ class Study:
 
     def spent(self) -> float:
         """What all search trials have cost so far: GPU seconds, or seconds of training where trials have no GPU."""
-        return self.config.resources.cost(sum(t.seconds for t in self.state.of_kind("search")))
+        return self.config.resources.cost(self.state.seconds("search"))
 
     def _new_trial(self) -> Job | None:
         draw = self.proposals.draw(self.state)
@@ -130,7 +142,7 @@ class Study:
             return None
         recipe = self.space.recipe(draw.params).dump()
         name = f"t{self.ledger.order.last_number + 1:04d}"
-        bracket = self.scheduler.next_bracket(self._search_trials())
+        bracket = self.scheduler.next_bracket(self.rungs)
         more = {"bracket": bracket} if bracket else {}
         self.record("created", trial=name, kind="search", params=draw.params, recipe=recipe, by=draw.by, **more)
         return Job(name, recipe, 0)
@@ -143,12 +155,14 @@ class Study:
             name = replicate.name(trial, number)
             self.record("created", trial=name, kind="replicate", of=trial.id, params=trial.params, recipe=recipe)
             return Job(name, recipe, 0)
-        return Next.WAIT if self.state.of_kind("replicate", "running") else Next.DONE
+        return Next.WAIT if self.state.count("running", "replicate") else Next.DONE
 
     def chosen(self) -> list[TrialState]:
         """The recipes that are replicated."""
-        inside = {t.id for t in self._search_trials()}
-        return replicate.candidates(self.state, self.config.replicates.top, inside)
+        if self._chosen_at != self.state.index.searched:  # no search trial has changed since
+            self._chosen = replicate.candidates(self.state, self.config.replicates.top, self.rungs.trials)
+            self._chosen_at = self.state.index.searched
+        return self._chosen
 
     def _to_drop(self) -> dict[str, Any] | None:
         config = self.config.replicates
@@ -157,22 +171,22 @@ class Study:
     def _replicates_left(self) -> list[tuple[TrialState, int]]:
         return replicate.unfinished(self.state, self.chosen(), self.config.replicates.seeds)
 
-    def losers(self) -> list[TrialState]:
-        """Trials whose weights nobody will go on with: stopped, failed, or paused without a prospect."""
-        losers = [t for t in self.state.trials.values() if t.status in ("stopped", "failed")]
-        if self._searching():
-            return losers + self.scheduler.hopeless(self._search_trials(), self.config.trials)
-        return losers + self.state.of_kind("search", "paused")
-
-    def _search_trials(self) -> list[TrialState]:
-        """Those that are judged: in the space, which may have been changed on the way."""
-        return [t for t in self.state.of_kind("search") if self.proposals.holds(t, self.state)]
+    def disposable_trials(self) -> list[str]:
+        """Trials whose checkpoints may be deleted: stopped, failed, or paused without a prospect. Each is named once."""
+        new, self._told = self.state.changes[self._told :], len(self.state.changes)
+        found = [trial.id for trial in new if trial.status in ("stopped", "failed")]
+        if searching := self._searching():
+            found += [trial.id for trial in self.scheduler.unpromotable(self.rungs, self.config.trials)]
+        elif not self._paused_told:
+            found += [trial.id for trial in self.state.of_kind("search", "paused")]
+        self._paused_told = not searching
+        return list(dict.fromkeys(found))
 
     def _searching(self) -> bool:
         """Whether search trials are still to be run."""
-        if self.new_trials() or self.state.of_kind("search", "running"):
+        if self.new_trials() or self.state.count("running", "search"):
             return True
-        return self.scheduler.promotion(self._search_trials(), more=False) is not None
+        return self.scheduler.promotion(self.rungs, more=False) is not None
 
     def report(self, name: str, step: int, seconds: float, validation: dict[str, Any], train: dict[str, Any]) -> str:
         """Take in a result.
@@ -214,8 +228,7 @@ class Study:
             if step >= self.ladder[-1]:
                 return "complete", ""
             return ("stop", f"{of.id} is given up") if of is not None and of.dropped else ("continue", "")
-        after = trial.after(result, self.state.sequence + 1)
-        decision = self.scheduler.decide([after if t is trial else t for t in self._search_trials()], after)
+        decision = self.scheduler.decide(self.rungs, trial.after(result, self.state.sequence + 1))
         share = f"the best 1/{self.config.scheduler.reduction_factor}"
         return decision, f"not among {share} at step {step}" if decision in ("pause", "stop") else ""
 
@@ -280,11 +293,11 @@ class Study:
     def remaining_steps(self) -> float:
         """Training steps still to come, estimated: at each rung one in `reduction_factor` goes on."""
         seeds = self.config.replicates.seeds
-        replicates = self.state.of_kind("replicate")
-        left = float(sum(self.ladder[-1] - t.step for t in replicates if t.status == "running"))
+        replicates = self.state.of_kind("replicate", "running")
+        left = float(sum(self.ladder[-1] - t.step for t in replicates))
         if self._searching():
             to_come = (self.config.replicates.top + 1) * seeds
-            left += self.scheduler.remaining_steps(self._search_trials(), self.new_trials())
+            left += self.scheduler.remaining_steps(self.rungs, self.new_trials())
         else:
             to_come = len(self._replicates_left())
         return left + to_come * self.ladder[-1]

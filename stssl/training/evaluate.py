@@ -18,17 +18,6 @@ from stssl.data.schema import Batch, Task
 from stssl.data.splits import EVALUATED
 from stssl.errors import ConfigError, did_you_mean
 
-# name -> whether more is better; what a search may optimise. Three are reported only: f1_macro_tuned on validation was
-# fitted to the very labels it is scored on; a network that always says how frequent each class is has no
-# calibration_error; and one that never says anything has a high multi-label accuracy, as most entries are negative.
-METRICS: dict[Task, dict[str, bool]] = {
-    "single": {
-        "accuracy": True, "balanced_accuracy": True, "f1_macro": True, "map_macro": True, "map_micro": True, "loss": False,
-    },
-    "multi": {
-        "map_macro": True, "map_micro": True, "f1_macro": True, "f1_micro": True, "balanced_accuracy": True, "loss": False,
-    },
-}  # fmt: skip
 REFERENCE_LOGIT = 0.5  # where the reference implementation cuts logits, meaning probabilities
 BINS = 15  # of the calibration error
 

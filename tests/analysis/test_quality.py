@@ -41,7 +41,7 @@ def test_report_figure() -> None:
     state = SearchState()
     assert quality.pseudo_labels(state) is None
     for name, status in (("t1", "completed"), ("t2", "stopped")):
-        state.trials[name] = TrialState(name, "search", {}, recipe, 0.0, status=status, results=HISTORY)
+        state.put(TrialState(name, "search", {}, recipe, 0.0, status=status, results=HISTORY))
     figure = quality.pseudo_labels(state)
     assert figure is not None and len(figure.data) == 3 and all("t1 (" in trace.hovertemplate for trace in figure.data)
     assert all(trace.name == "fixmatch" and trace.showlegend and trace.line.dash == "dot" for trace in figure.data)
@@ -57,7 +57,7 @@ def test_report_figure_tells_algorithms_apart() -> None:
         [("fixmatch", "plain"), ("cdmad", "teacher_student"), ("fixmatch", "metadata_input")]
     ):
         recipe = {"framework": framework, "algorithm": {"name": algorithm}}
-        state.trials[f"t{i}"] = TrialState(f"t{i}", "search", {}, recipe, 0.0, status="completed", results=HISTORY)
+        state.put(TrialState(f"t{i}", "search", {}, recipe, 0.0, status="completed", results=HISTORY))
     figure = quality.pseudo_labels(state)
     assert figure is not None
     first = [trace for trace in figure.data if trace.visible]

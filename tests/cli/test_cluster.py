@@ -86,6 +86,7 @@ def test_submitted_and_submitted_again_when_the_head_was_lost(
     run, space = tmp_path / "run", write(search_of(shards))
     command = ["submit", space, "--out", run, "--python", sys.executable, "--address"]
     first = Raylets(tmp_path / "first")
+    first.environment |= {"http_proxy": "http://127.0.0.1:1", "ALL_PROXY": "http://127.0.0.1:1"}  # not for loopback
     try:
         first.add(num_cpus=1)
         first.add(num_cpus=1)

@@ -53,7 +53,7 @@ def test_a_link_in_place_of_the_trials_deletes_nothing(run: Path) -> None:
         "trial": "t0001",
         "kind": "search",
         "params": {},
-        "recipe": {"framework": "plain"},
+        "recipe": run_folder.load(run)[0].recipe,
         "time": 1.0,
     }
     failed = {"event": "failed", "trial": "t0001", "kind": "raised", "reason": "", "time": 2.0}

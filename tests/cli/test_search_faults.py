@@ -3,96 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import random
-import signal
 import subprocess
-import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from stssl.search.state import SearchState
-from tests.cli.conftest import events, inject, launch, processes, search_of, trials_of, wait_for
+from tests.cli.conftest import events, inject, launch, search_of, wait_for
 
 TRAINER = "stssl.training.trainer"
-# Notes every interval that was trained, with its recipe; slows it down, so that no machine is done before the last kill.
-NOTE = """
-from pathlib import Path
-def _noted(self, *arguments, original=Trainer.run_interval):
-    if not Path({path!r} + ".fast").exists():
-        time.sleep(0.3)
-    original(self, *arguments)
-    with open({path!r}, "a") as file:
-        file.write(f"{{self.recipe.digest()}} {{self.step}}\\n")
-Trainer.run_interval = _noted
-"""
-
-
-@pytest.mark.soak
-@pytest.mark.timeout(1200)
-def test_thirty_kills_change_nothing(shards: Path, write: Callable[..., Path], tmp_path: Path) -> None:
-    """Driver, worker or node, at random moments: every event stays, every result is the undisturbed one, and comes once."""
-    config = search_of(shards, trials=9, resources={"retries": 99}, scheduler={"grace_steps": 4})
-    config["recipe"]["training"] |= {"steps": 36}
-    space, run, notes = write(config), tmp_path / "run", tmp_path / "notes"
-    noting = inject(tmp_path / "inject", TRAINER, NOTE.format(path=str(notes)))
-    done = launch("search", space, "--out", tmp_path / "undisturbed", "--cpus", "1")
-    assert done.returncode == 0, done.stderr
-
-    chance, victims = random.Random(1), ["driver"] * 4 + ["worker"] * 25 + ["node"]
-    chance.shuffle(victims)
-    command: list[Any] = ["search", space, "--out", run, "--cpus", "1"]
-    process: Any = None
-    kills, seen = len(victims), []
-    while victims:
-        if process is None or process.poll() is not None:
-            if process is not None:
-                err = process.communicate()[1]
-                assert process.returncode in (2, -signal.SIGKILL) and "Traceback" not in err, err
-            if (run / "search.yaml").exists():
-                command = ["resume", run, "--cpus", "1"]
-            process = launch(*command, wait=False, inject=noting)
-        count, waited = len(events(run)), time.monotonic()
-        patience = chance.choice([chance.uniform(0, 15), 60, 60, 60])  # some kills come before anything has happened
-        while process.poll() is None and len(events(run)) <= count and time.monotonic() < waited + patience:
-            time.sleep(0.01)
-        time.sleep(chance.uniform(0, 0.5))
-        victim = victims[-1]
-        family = processes(process.pid)
-        workers = [p for p, name in family.items() if name.startswith("ray::ResourceTrainable")]
-        raylets = [p for p, name in family.items() if "/raylet --" in name]  # Ray's daemon, one a node
-        # a worker that outlives its node works on for a while, and is no child of the driver any more
-        pids = {"driver": [process.pid], "worker": workers, "node": raylets and workers and raylets + workers}[victim]
-        if process.poll() is None and pids:
-            if (run / "ledger.jsonl").exists():
-                seen.append((run / "ledger.jsonl").read_bytes())
-            for pid in pids:
-                os.kill(pid, signal.SIGKILL)
-            victims.pop()
-            if victim == "driver":
-                process.wait()
-    process.kill()
-    process.communicate()
-    Path(f"{notes}.fast").touch()
-    done = launch("resume", run, "--cpus", "1", inject=noting)
-    assert done.returncode == 0, done.stderr
-    assert trials_of(run) == trials_of(tmp_path / "undisturbed")
-    ledger = (run / "ledger.jsonl").read_bytes()
-    assert all(ledger.startswith(before[: before.rfind(b"\n") + 1]) for before in seen)
-    log, other = events(run), events(tmp_path / "undisturbed")
-    results = [(e["trial"], e["step"]) for e in log if e["event"] == "result"]
-    assert len(results) == len(set(results))
-    for kind in ("promoted", "winner", "tested", "finished"):
-        strip = [[{k: v for k, v in e.items() if k != "time"} for e in x if e["event"] == kind] for x in (log, other)]
-        assert strip[0] == strip[1]
-    trained = Counter(notes.read_text().splitlines())
-    assert len(trained) >= len(results) and trained.total() - len(trained) <= kills + 1
-
-
 # What becomes of a trial depends on its learning rate.
 FAULTS = """
 def _step(self, original=Trainer._train_step):

@@ -15,9 +15,10 @@ from stssl import config as cfg
 from stssl.export import winner
 from stssl.search.config import SearchConfig
 from stssl.search.ledger import NAME, Event, Ledger
+from stssl.search.ranking import ranked
 from stssl.search.replicate import unfinished
 from stssl.search.space import Space
-from stssl.search.state import SearchState, ranked
+from stssl.search.state import SearchState
 from stssl.search.study import Job, Next, Study
 from stssl.training.recipe import Recipe
 
@@ -203,7 +204,7 @@ class Backend:
         self, config: SearchConfig, folder: Path, workers: int = 1, score: Callable[..., Any] = curve,
         crash: float = 0.0, seed: int = 0, twice: bool = False, dying: float = 0.0, stops: Collection[int] = (),
     ) -> None:  # fmt: skip
-        self.stops = sorted(stops)
+        self.stops, self.study_class = sorted(stops), Study
         self.config, self.folder, self.workers = config, folder, workers
         self.score, self.crash, self.twice, self.dying = score, crash, twice, dying
         self.source = random.Random(seed)
@@ -224,7 +225,7 @@ class Backend:
             self.sessions += 1
             with CrashingLedger(self.folder, self.crash, self.source) as ledger:
                 try:
-                    self.study = Study(self.config, self.space, ledger)
+                    self.study = self.study_class(self.config, self.space, ledger)
                     left = self.study.work_left()
                     self._session(self.study, left)
                     if self.study.work_left():
@@ -295,7 +296,7 @@ class Backend:
             return
         trial, factor = study.state.trials[job.trial], self.config.scheduler.reduction_factor
         assert job.reported in study.ladder[trial.bracket : -1] and trial.status == "running"
-        same = [t for t in study._search_trials() if t.bracket == trial.bracket]
+        same = [t for t in study.rungs.trials.values() if t.bracket == trial.bracket]
         judged = [t for t in same if job.reported in t.scores or t.status == "failed"]
         order = ranked((t for t in judged if t.status != "failed"), job.reported)
         ahead = order[: order.index(trial)]
@@ -324,7 +325,7 @@ class Backend:
         """Nothing to do is said only when nothing can be done."""
         state = study.state
         assert {t.id for t in state.trials.values() if t.status == "running"} == set(running)
-        assert study.new_trials() == 0 and study.scheduler.promotion(study._search_trials(), more=False) is None
+        assert study.new_trials() == 0 and study.scheduler.promotion(study.rungs, more=False) is None
         if answer is Next.WAIT:
             assert running
             if not any(t.kind == "search" for t in map(state.trials.__getitem__, running)):

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from stssl.errors import ConfigError
 from stssl.search.asha import Scheduler, SchedulerConfig, rungs
-from stssl.search.state import SearchState, TrialState, front, ranked
+from stssl.search.ranking import front, ranked
+from stssl.search.rungs import Rungs
+from stssl.search.state import SearchState, TrialState
 
 
 @pytest.mark.parametrize(
@@ -50,6 +52,17 @@ class Arena:
             SchedulerConfig(name=name, grace_steps=ladder[0], reduction_factor=eta), list(ladder)
         )
         self.state = SearchState()
+        self._rungs = Rungs(self.scheduler.brackets)
+
+    def unpromotable(self, planned: int) -> list[TrialState]:
+        return self.scheduler.unpromotable(Rungs(self.scheduler.brackets).follow(self.state), planned)
+
+    def remaining_steps(self, new: int) -> float:
+        return self.scheduler.remaining_steps(self.rungs, new)
+
+    @property
+    def rungs(self) -> Rungs:
+        return self._rungs.follow(self.state)
 
     @property
     def trials(self) -> list[TrialState]:
@@ -65,7 +78,7 @@ class Arena:
         trial = self.state.trials[name]
         event = {"step": step, "score": score, "seconds": 1.0, **more}
         after = trial.after(event, self.state.sequence + 1)
-        decision = self.scheduler.decide([after if t is trial else t for t in self.trials], after)
+        decision = self.scheduler.decide(self.rungs, after)
         self.script.add("result", trial=name, **event, decision=decision)
         self.state.apply(self.script.events[-1])
         return decision
@@ -77,7 +90,7 @@ class Arena:
         return self.tell(self.new(), step, score)
 
     def promote(self, more: bool = True) -> str | None:
-        trial = self.scheduler.promotion(self.trials, more)
+        trial = self.scheduler.promotion(self.rungs, more)
         if trial is not None:
             self.state.apply(self.script.add("promoted", trial=trial.id).events[-1])
         return trial and trial.id
@@ -168,16 +181,16 @@ def test_hopeless(script: Any) -> None:
     a = Arena(script)
     for n in range(1, 10):
         a.arrive(1 - n / 10)
-    assert {t.id for t in a.scheduler.hopeless(a.trials, 9)} == {"t0004", "t0005", "t0006", "t0007", "t0008", "t0009"}
-    assert {t.id for t in a.scheduler.hopeless(a.trials, 15)} == {"t0006", "t0007", "t0008", "t0009"}
-    assert a.scheduler.hopeless(a.trials, 27) == []
+    assert {t.id for t in a.unpromotable(9)} == {"t0004", "t0005", "t0006", "t0007", "t0008", "t0009"}
+    assert {t.id for t in a.unpromotable(15)} == {"t0006", "t0007", "t0008", "t0009"}
+    assert a.unpromotable(27) == []
 
 
 def test_brackets_of_hyperband(script: Any) -> None:
     a = Arena(script, "hyperband")
     assert a.scheduler.brackets == [[10, 30, 90], [30, 90], [90]]
     for _ in range(33):
-        a.new(a.scheduler.next_bracket(a.trials))
+        a.new(a.scheduler.next_bracket(a.rungs))
     # 9/3 : 3/2 : 1/1, that is 6 : 3 : 2 of 11
     assert [sum(t.bracket == b for t in a.trials) for b in range(3)] == [18, 9, 6]
     assert [t.bracket for t in a.trials[:4]] == [0, 1, 0, 2]
@@ -240,7 +253,7 @@ def test_promotion_always(script: Any, data: st.DataObject, eta: int, name: str,
             assert more is False or rank < len(judged) // eta or not any(t.step < trial.step for t in same)
             running.append(promoted)
         elif more and (len(running) < 3 or data.draw(st.booleans())):
-            running.append(a.new(a.scheduler.next_bracket(a.trials)))
+            running.append(a.new(a.scheduler.next_bracket(a.rungs)))
         if not running:
             break
         if len(running) >= 3 or not (more or promoted):
@@ -255,7 +268,7 @@ def test_promotion_always(script: Any, data: st.DataObject, eta: int, name: str,
                 running.remove(name_)
     assert not any(t.status == "running" for t in a.trials) and len(a.trials) == total
     assert any(t.status == "completed" for t in a.trials) or all(t.status == "failed" for t in a.trials)
-    assert a.scheduler.promotion(a.trials, more=False) is None
+    assert a.scheduler.promotion(a.rungs, more=False) is None
     replayed = SearchState.replay(a.script.events)
     assert replayed == a.state
 
@@ -311,10 +324,10 @@ def test_none_trains_all_in_full(script: Any) -> None:
 
 def test_steps_to_come(script: Any) -> None:
     a = Arena(script)
-    assert a.scheduler.remaining_steps([], 9) == 9 * 10 + 3 * 20 + 60
+    assert a.scheduler.remaining_steps(Rungs(a.scheduler.brackets), 9) == 9 * 10 + 3 * 20 + 60
     for n in range(1, 4):
         a.arrive(1 - n / 10)
-    assert a.scheduler.remaining_steps(a.trials, 6) == 6 * 10 + 3 * 20 + 60
+    assert a.scheduler.remaining_steps(a.rungs, 6) == 6 * 10 + 3 * 20 + 60
     assert a.promote() == "t0001" and a.tell("t0001", 20, 1.0) == "continue"
-    assert a.scheduler.remaining_steps(a.trials, 0) == 10 + 20
-    assert Arena(script, "none", ladder=(90,)).scheduler.remaining_steps([], 2) == 180
+    assert a.scheduler.remaining_steps(a.rungs, 0) == 10 + 20
+    assert Arena(script, "none", ladder=(90,)).remaining_steps(2) == 180

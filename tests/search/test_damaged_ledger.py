@@ -121,7 +121,7 @@ def use(run: Path, search_config, space_of, capsys: pytest.CaptureFixture[str], 
             with Ledger(run) as ledger:
                 checks.check_trials(ledger.events, space, str(ledger.path))
                 study = Study(config, space, ledger)
-                _ = study.work_left(), study.remaining_steps(), study.losers(), study.next(), study.next()
+                _ = study.work_left(), study.remaining_steps(), study.disposable_trials(), study.next(), study.next()
         except RunError as error:
             said.append(str(error))
         return said[0] if said else ""

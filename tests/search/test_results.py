@@ -12,7 +12,7 @@ import pytest
 from stssl.search.objectives import more_is_better
 from stssl.search.results import STATUSES, summary, write_table
 from stssl.search.state import SearchState
-from stssl.training.evaluate import METRICS
+from stssl.training.metrics import METRICS
 
 
 def test_directions() -> None:

@@ -9,10 +9,10 @@ import yaml
 
 from stssl import config as cfg
 from stssl.errors import ConfigError
-from stssl.search import run_folder
 from stssl.search.config import SearchConfig
 from stssl.search.shorthand import flat_key
 from stssl.search.space import Space
+from stssl.training.recipe import Recipe
 from tests.search.conftest import RECIPE
 
 LR = {"optimizer.lr": {"loguniform": [1e-5, 0.1]}}
@@ -81,7 +81,7 @@ def test_plugins_with_their_settings(reading, tmp_path: Path, space_of) -> None:
 
 def run(config: SearchConfig) -> SearchConfig:
     """With the recipe in full."""
-    return config.model_copy(update={"recipe": cfg.validate(run_folder.Recipe, config.recipe, "r").dump()})
+    return config.model_copy(update={"recipe": cfg.validate(Recipe, config.recipe, "r").dump()})
 
 
 def sphere(**settings: Any) -> dict[str, Any]:

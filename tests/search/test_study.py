@@ -298,7 +298,7 @@ def test_jobs_and_results_one_by_one(search_config, space_of, tmp_path: Path) ->
         assert tell("t0001", step, 0.5) == "continue"
         assert 0 < study.remaining_steps() <= 90 - step + 4 * 90
     assert tell("t0001", 90, 0.6) == "complete" and study.remaining_steps() == 180
-    assert {t.id for t in study.losers()} == {"t0002", "t0003"}
+    assert set(study.disposable_trials()) == {"t0002", "t0003"}
     first, second = study.next(), study.next()
     assert [first.trial, second.trial] == ["t0001-r1", "t0001-r2"] and study.next() is Next.WAIT
     assert tell("t0001-r1", 10, 0.0) == "continue" and study.remaining_steps() == 170  # replicates are never paused

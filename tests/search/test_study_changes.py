@@ -8,8 +8,8 @@ import pytest
 
 from stssl.errors import RunError
 from stssl.search.ledger import Ledger
+from stssl.search.ranking import front
 from stssl.search.replicate import standings
-from stssl.search.state import front
 from stssl.search.study import Next
 from stssl.training.recipe import Recipe
 from tests.search.studies import check_whole, study_in
@@ -99,12 +99,12 @@ def test_two_objectives(backend, search_config) -> None:
     assert {t.id for t in front(done, 90)} <= {t.id for t in done}
 
 
-def test_losers(search_config, space_of, tmp_path: Path) -> None:
+def test_disposable_trials(search_config, space_of, tmp_path: Path) -> None:
     study = study_in(search_config(trials=6), space_of, tmp_path)
     names = [study.next().trial for _ in range(6)]
     for number, name in enumerate(names):
         study.report(name, 10, 1.0, {"accuracy": 1 - number / 10}, {})
-    assert {t.id for t in study.losers()} == set(names[2:])  # of 6, two may go on
+    assert set(study.disposable_trials()) == set(names[2:])  # of 6, two may go on
     assert study.state.trials[names[0]].status == "paused"
 
 

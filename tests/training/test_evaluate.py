@@ -13,7 +13,8 @@ from sklearn import metrics
 from stssl.data.dataset import Dataset
 from stssl.data.store import ImageStore
 from stssl.errors import ConfigError
-from stssl.training.evaluate import METRICS, Diverged, best_thresholds, calibration_error, evaluate, predict, scores
+from stssl.training.evaluate import Diverged, best_thresholds, calibration_error, evaluate, predict, scores
+from stssl.training.metrics import METRICS
 from stssl.training.recipe import Recipe
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field
 
 from stssl.config import Config
-from stssl.search.space import Space
+from stssl.search.samplers.evidence import Evidence
 from stssl.search.state import SearchState
+
+if TYPE_CHECKING:
+    from stssl.search.space import Space
 
 
 class SamplerConfig(Config):
@@ -67,6 +70,7 @@ class Model:
 
     def __init__(self, config: SamplerConfig, space: Space, ladder: list[int]) -> None:
         self.config, self.space, self.ladder = config, space, ladder
+        self.evidence = Evidence(ladder)
 
     def proposals(self, state: SearchState, source: random.Random) -> Iterator[Draw]:
         """Points to try next, the best one first; the next one is asked for when that one was refused.

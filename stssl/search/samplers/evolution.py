@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 from collections.abc import Iterator
@@ -52,12 +53,14 @@ class Evolution(Model):
         # where another space has other ranges, its generations mean other points
         self._ranges = cfg.digest({key: space.parameters[key].model_dump(mode="json") for key in self._keys})
         self._mean = np.full(len(self._keys), 0.5)
+        self._state: SearchState | None = None  # whose generations were told so far
+        self._generations: dict[int, list[str]] = {}
         if config.prior_share > 0:
             base = space.base_point()
             self._mean = np.array([space.parameters[key].to_unit(base[key]) for key in self._keys])
 
     def proposals(self, state: SearchState, source: random.Random) -> Iterator[Draw]:
-        evolution = self._replay(state.of_kind("search"))
+        evolution = copy.deepcopy(self._replay(state))  # a draw leaves nothing behind
         evolution.reseed_rng(source.randrange(2**32))
         while True:
             values, x = evolution.ask()
@@ -69,14 +72,18 @@ class Evolution(Model):
             by = {"sampler": "cmaes", "ranges": self._ranges, "generation": evolution.generation}
             yield Draw(params, {**by, "x": x.round(6).tolist()})
 
-    def _replay(self, trials: list[TrialState]) -> CMAwM:
-        """The distribution after all closed generations."""
-        generations: dict[int, list[TrialState]] = {}
-        for trial in trials:
+    def _replay(self, state: SearchState) -> CMAwM:
+        """The distribution after all closed generations, of which none is told twice."""
+        if state is not self._state:
+            self._state, self._evolution, self._read, self._generations = state, self._start(self._mean), 0, {}
+        evolution, trials = self._evolution, state.of_kind("search")
+        for trial in trials[self._read :]:
             if trial.by.get("sampler") == "cmaes" and trial.by["ranges"] == self._ranges:
-                generations.setdefault(trial.by["generation"], []).append(trial)
-        evolution = self._start(self._mean)
-        while ranked := self._ranked(generations.get(evolution.generation, []), evolution.population_size):
+                self._generations.setdefault(trial.by["generation"], []).append(trial.id)
+        self._read = len(trials)
+        while ranked := self._ranked(
+            [state.trials[name] for name in self._generations.get(evolution.generation, [])], evolution.population_size
+        ):
             evolution.tell([(np.array(trial.by["x"]), float(rank)) for rank, trial in enumerate(ranked)])
         return evolution
 

@@ -31,21 +31,24 @@ class Grid(Model):
                     f"values; give it a `step:`, make it a choice, or choose another sampler"
                 )
         self._levels = {key: values for key, values in levels.items() if values is not None}
+        self._next, self._walk = 0, self._all(0, {})  # how many were walked over, and the walk
 
     def proposals(self, state: SearchState, source: random.Random) -> Iterator[Draw]:
-        keys = list(self._levels)
-
-        def walk(position: int, values: dict[str, Any]) -> Iterator[dict[str, Any]]:
-            if position == len(keys):
-                yield values
-            elif not self.space.active(keys[position], values):
-                yield from walk(position + 1, values)
-            else:
-                for value in self._levels[keys[position]]:
-                    yield from walk(position + 1, {**values, keys[position]: value})
-
         # in order: what lies before the last one drawn was drawn, was seen, or is no recipe
-        done = max((t.by["index"] for t in state.of_kind("search") if t.by.get("sampler") == "grid"), default=-1)
-        for index, values in enumerate(walk(0, {})):
-            if index > done or state.extended:  # the index may be that of another space
-                yield Draw(values, {"sampler": "grid", "index": index})
+        done = self.evidence.follow(state).last_index.get("grid", -1)
+        if state.extended or self._next > done + 1:  # the index may be that of another space; or a draw came to nothing
+            self._next, self._walk = 0, self._all(0, {})
+        for values in self._walk:
+            self._next += 1
+            if self._next > done + 1 or state.extended:
+                yield Draw(values, {"sampler": "grid", "index": self._next - 1})
+
+    def _all(self, position: int, values: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        keys = list(self._levels)
+        if position == len(keys):
+            yield values
+        elif not self.space.active(keys[position], values):
+            yield from self._all(position + 1, values)
+        else:
+            for value in self._levels[keys[position]]:
+                yield from self._all(position + 1, {**values, keys[position]: value})

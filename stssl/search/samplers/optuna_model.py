@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -31,7 +30,13 @@ class _Frozen(FrozenTrial):
 
 
 class OptunaModel(Model):
-    """A model of Optuna's; which one, and what it is told, is the subclass's business."""
+    """A model of Optuna's; which one, and what it is told, is the subclass's business.
+
+    Attributes:
+        most: Of how many trials it is told at most, see `Evidence.told`.
+    """
+
+    most = 1_000
 
     def __init__(self, config: SamplerConfig, space: Space, ladder: list[int]) -> None:
         super().__init__(config, space, ladder)
@@ -53,16 +58,6 @@ class OptunaModel(Model):
         study.add_trials(self.told(state))
         while True:  # what was refused stays there as a running trial: the next proposal keeps away from it
             yield Draw(self.space.suggest(study.ask()), {"sampler": self.config.name})
-
-    def evidence(self, state: SearchState) -> Iterator[TrialState]:
-        """Trials that say something about their recipe, those of other searches first.
-
-        Left out: trials that the machine failed. What was running in another search is not running here.
-        """
-        for trial in state.imported:
-            if trial.fault != "infrastructure":
-                yield replace(trial, status="stopped") if trial.status == "running" else trial
-        yield from (t for t in state.of_kind("search") if t.fault != "infrastructure")
 
     def frozen(
         self, trial: TrialState, state: Told, scores: dict[int, float] | None = None, value: float | None = None
@@ -97,7 +92,8 @@ class TPE(OptunaModel):
         )
 
     def told(self, state: SearchState) -> list[FrozenTrial]:
-        return [told for trial in self.evidence(state) if (told := self._tell(trial)) is not None]
+        trials = self.evidence.follow(state).told(self.most)
+        return [told for trial in trials if (told := self._tell(trial)) is not None]
 
     def _tell(self, trial: TrialState) -> FrozenTrial | None:
         if trial.status == "failed":
@@ -121,6 +117,7 @@ class GP(OptunaModel):
     """
 
     attempts = 5  # each one is fitted anew
+    most = 250  # the time of a fit grows with the cube of their number
 
     def __init__(self, config: SamplerConfig, space: Space, ladder: list[int]) -> None:
         super().__init__(config, space, ladder)
@@ -139,10 +136,11 @@ class GP(OptunaModel):
         )
 
     def told(self, state: SearchState) -> list[FrozenTrial]:
-        trials = list(self.evidence(state))
-        rung = self._rung(trials)
+        evidence = self.evidence.follow(state)
+        rung = max((r for r in self.ladder if evidence.standing(r) >= self._needed), default=None)
         if rung is None:
             return []
+        trials = evidence.told(self.most)
         worst = min(t.scores[rung] for t in trials if rung in t.scores)
         told = []
         for trial in trials:
@@ -153,8 +151,3 @@ class GP(OptunaModel):
             elif trial.status == "running":
                 told.append(self.frozen(trial, Told.RUNNING))
         return told
-
-    def _rung(self, trials: Iterable[TrialState]) -> int | None:
-        standing = [t for t in trials if t.status != "failed"]
-        enough = (r for r in self.ladder if sum(r in t.scores for t in standing) >= self._needed)
-        return max(enough, default=None)

@@ -12,6 +12,7 @@ stands beside a model here.
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from typing import Any
@@ -19,11 +20,13 @@ from typing import Any
 from stssl.search.parameter import Parameter
 from stssl.search.samplers import uniform
 from stssl.search.samplers.base import Draw, SamplerConfig
+from stssl.search.samplers.evidence import Evidence
 from stssl.search.space import Space
 from stssl.search.state import SearchState, TrialState
 
 _ETA = 3  # the paper's; the search's own reduction factor would let the pace of pruning steer the draws
 _SIGMA = 0.25  # of the unit interval, as in the paper
+MOST = 333  # of the best trials of a rung count, the best third of a thousand
 _MUTATED = 0.5  # chance that a draw around the incumbent changes a key, as in the paper
 
 
@@ -92,13 +95,14 @@ class Ensemble:
     def __init__(self, config: SamplerConfig, space: Space, ladder: list[int]) -> None:
         self.config, self.space, self.ladder = config, space, ladder
         self.prior = Around(space, space.base_point())
+        self.evidence = Evidence(ladder)
 
     def share(self, state: SearchState) -> float:
         """The chance that a draw comes from here and not from the model: prior·m / (m + n).
 
         m is `startup_trials`, n the number of trials that reached a rung.
         """
-        reached = len(self._results(state))
+        reached = self.evidence.follow(state).reached
         return self.config.prior_share * self.config.startup_trials / (self.config.startup_trials + reached)
 
     def weights(self, state: SearchState) -> dict[str, float]:
@@ -108,14 +112,16 @@ class Ensemble:
         is divided in proportion to the densities of the best trials at the highest rung with η results, weighted n for
         the best to 1 for the last of n; without such a rung the prior has it all.
         """
-        trials = [t for t in self._results(state) if t.status != "failed"]
-        results = {rung: [t for t in trials if rung in t.scores] for rung in self.ladder}
+        evidence = self.evidence.follow(state)
+        results = {rung: evidence.standing(rung) for rung in self.ladder}
         reached = max((i for i, rung in enumerate(self.ladder) if results[rung]), default=0)
         anywhere = 1 / (1 + _ETA**reached)
-        best, known = self._best(state), [rung for rung in self.ladder if len(results[rung]) >= _ETA]
+        best, known = evidence.best(), [rung for rung in self.ladder if results[rung] >= _ETA]
         if best is None or not known:
             return {"uniform": anywhere, "prior": 1 - anywhere, "incumbent": 0.0}
-        top = self._top(results[known[-1]], known[-1])
+        # the best 1/η of a rung, η of them at least
+        count = min(max(_ETA, math.ceil(results[known[-1]] / _ETA)), MOST)
+        top = list(itertools.islice(evidence.order(known[-1]), count))
         prior = _weighted(self.prior, top)
         incumbent = _weighted(Around(self.space, best.params), top)
         return {
@@ -123,21 +129,6 @@ class Ensemble:
             "prior": (1 - anywhere) * prior / (prior + incumbent),
             "incumbent": (1 - anywhere) * incumbent / (prior + incumbent),
         }
-
-    def _results(self, state: SearchState) -> list[TrialState]:
-        """Trials that reached a rung, in this search or an earlier one."""
-        return [t for t in (*state.of_kind("search"), *state.imported) if any(rung in t.scores for rung in self.ladder)]
-
-    def _best(self, state: SearchState) -> TrialState | None:
-        """The incumbent: the best at the highest rung that any reached."""
-        standing = [t for t in self._results(state) if t.status != "failed"]
-        rung = max((r for r in self.ladder if any(r in t.scores for t in standing)), default=0)
-        return max((t for t in standing if rung in t.scores), key=lambda t: t.scores[rung], default=None)
-
-    def _top(self, trials: list[TrialState], rung: int) -> list[TrialState]:
-        """The best 1/η of a rung, η of them at least."""
-        ranked = sorted(trials, key=lambda t: t.scores[rung], reverse=True)
-        return ranked[: max(_ETA, math.ceil(len(trials) / _ETA))]
 
     def draw(self, state: SearchState, source: random.Random) -> Draw:
         """A point from one of the three."""
@@ -147,7 +138,7 @@ class Ensemble:
             return uniform.draw(self.space, source)
         if chosen == "prior":
             return Draw(self.prior.draw(source), {"sampler": "prior"})
-        best = self._best(state)
+        best = self.evidence.best()
         assert best is not None  # else its weight is 0
         return Draw(Around(self.space, best.params).draw(source, _MUTATED), {"sampler": "incumbent"})
 

@@ -18,8 +18,7 @@ class Sobol(Model):
     def proposals(self, state: SearchState, source: random.Random) -> Iterator[Draw]:
         from scipy.stats import qmc  # takes half a second, and no other sampler needs it
 
-        used = [t.by["index"] for t in state.of_kind("search") if t.by.get("sampler") == "qmc"]
-        index = max(used, default=-1) + 1
+        index = self.evidence.follow(state).last_index.get("qmc", -1) + 1
         # of its own seed: the sequence is one and the same in all draws of a search
         sequence = qmc.Sobol(len(self.space.parameters), scramble=True, rng=self.config.seed)
         if index:

@@ -72,9 +72,7 @@ def test_the_replay_is_the_package_told_by_hand(space: Space, history) -> None:
     bounds = np.stack([steps / 2, 1 - steps / 2], axis=1)
     by_hand = CMAwM(np.full(3, 0.5), 0.3, bounds, steps, seed=0)
     for generation in range(6):
-        replayed = Evolution(SamplerConfig(name="cmaes", prior=0), space, LADDER)._replay(
-            history.state.of_kind("search")
-        )
+        replayed = Evolution(SamplerConfig(name="cmaes", prior=0), space, LADDER)._replay(history.state)
         assert replayed.generation == generation and (replayed.mean == by_hand.mean).all()
         solutions = []
         for name in begin(sampler, history, by_hand.population_size):
