@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from stssl.errors import ConfigError, did_you_mean
+from stssl.errors import ConfigError, did_you_mean, short_repr, shorten
 
 
 class Config(BaseModel):
@@ -41,7 +41,9 @@ class Config(BaseModel):
         faults, rest = [], {}
         for key, value in data.items():
             if key not in known:
-                faults.append(_fault("unknown_key", f"unknown key '{key}'; {did_you_mean(str(key), known)}", data))
+                faults.append(
+                    _fault("unknown_key", f"unknown key '{shorten(key)}'; {did_you_mean(shorten(key), known)}", data)
+                )
             elif isinstance(value, bool) and known[key] in _NUMBERS:  # `lr: yes` is a slip, not 1.0
                 faults.append(_fault("number", "input should be a number, not true or false", value, (key,)))
             else:
@@ -82,7 +84,7 @@ class Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, "a key must be one word", key_node.start_mark)
             if key_node.value in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key '{key_node.value}' stands here twice", key_node.start_mark
+                    None, None, f"the key '{shorten(key_node.value)}' stands here twice", key_node.start_mark
                 )
             seen.add(key_node.value)
         return super().construct_mapping(node, deep)
@@ -187,21 +189,21 @@ def _explain(fault: Any, data: Any, source: str) -> str:
             here = here[step]
         elif position < len(fault["loc"]) - 1 or fault["type"] != "missing":
             continue  # the tag of a union, which is not a key of the file
-        path.append(str(step))
+        path.append(shorten(step))
     where = f"{source}: {'.'.join(path)}: " if path else f"{source}: "
     kind, context = fault["type"], fault.get("ctx", {})
     if kind in ("union_tag_invalid", "literal_error"):
         expected = str(context.get("expected_tags") or context.get("expected"))
         known = [text or number for text, number in re.findall(r"'([^']*)'|(-?\d[\d.]*)", expected)]
-        given = context.get("tag", fault["input"])
-        return f"{where}unknown choice '{given}'; {did_you_mean(str(given), known)}"
+        given = shorten(context.get("tag", fault["input"]))
+        return f"{where}unknown choice '{given}'; {did_you_mean(given, known)}"
     if kind == "union_tag_not_found":
         return f"{where}the key 'name' is missing"
     if kind == "missing":
         return f"{where}this key is required"
     message = fault["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
-    shown = "" if kind in ("unknown_key", "value_error") else f" (got {fault['input']!r})"
+    shown = "" if kind in ("unknown_key", "value_error") else f" (got {short_repr(fault['input'])})"
     return f"{where}{message}{shown}"
 
 

@@ -1,30 +1,101 @@
-"""Files that are either whole or absent."""
+"""Files that are either whole or absent, and names that stay where they belong."""
 
 from __future__ import annotations
 
 import os
-import tempfile
+import re
+import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from stssl.errors import StsslError, short_repr
+
+NAME_BYTES = 255  # what file systems allow for one name
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_IDENTIFIER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+
+
+def check_name(name: object, what: str) -> str:
+    """Check that a value that was read from a file is one name in a folder, not a path.
+
+    Args:
+        name: The value.
+        what: What it names, for the message, such as `shard`.
+
+    Returns:
+        The name.
+
+    Raises:
+        StsslError: It is no text, is empty, too long or no UTF-8, is `.` or `..`, or holds a separator or a control character.
+    """
+    if not isinstance(name, str):
+        fault = "it is not text"
+    elif not name or name in (".", ".."):
+        fault = "it names no file"
+    elif "/" in name or "\\" in name:
+        fault = "it holds a separator of paths"
+    elif _CONTROL.search(name):
+        fault = "it holds a control character"
+    elif any("\ud800" <= letter <= "\udfff" for letter in name):
+        fault = "it is not UTF-8"
+    elif len(name.encode()) > NAME_BYTES:
+        fault = f"it is longer than {NAME_BYTES} bytes"
+    else:
+        return name
+    raise StsslError(f"{what} {short_repr(name)} is not a valid name: {fault}")
+
+
+def check_identifier(name: object, what: str) -> str:
+    """Check a name of the kind that stssl gives itself, such as `t0001-r3`: letters, digits, `_`, `-` and `.`.
+
+    Args:
+        name: The value.
+        what: What it names, for the message, such as `trial`.
+
+    Returns:
+        The name.
+
+    Raises:
+        StsslError: It holds anything else, begins with `-` or `.`, or is longer than 100 characters.
+    """
+    if isinstance(name, str) and _IDENTIFIER.fullmatch(name):
+        return name
+    raise StsslError(
+        f"{what} {short_repr(name)} is not a valid name: expected at most 100 letters, digits, '_', '-' and '.', and neither '-' "
+        "nor '.' first"
+    )
+
+
+def new_file(folder: Path | str, prefix: str, suffix: str = "") -> Path:
+    """Create an empty file under a name that is not taken, with the mode that the umask gives."""
+    while True:
+        path = Path(folder) / f"{prefix}{secrets.token_hex(4)}{suffix}"
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        except FileExistsError:
+            continue
+        return path
 
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends well and vanishes otherwise.
 
-    The file is synced before it is renamed, so that neither a kill nor a power cut leaves half of it.
+    The file is synced before it is renamed, so that neither a kill nor a power cut leaves half of it. Its mode is the one that
+    the umask gives, whatever the block makes of it: some writers replace the file by a private one.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = new_file(path.parent, f".{path.name[:50]}.", ".partial")
+    mode = stat.S_IMODE(temporary.stat().st_mode)
     try:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it private; a result is to be read by others
+        if stat.S_IMODE(temporary.stat().st_mode) != mode:
+            os.chmod(temporary, mode)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

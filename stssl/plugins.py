@@ -15,6 +15,8 @@ from typing import Annotated, Any, Union
 
 from pydantic import BaseModel, BeforeValidator, Field
 
+from stssl.errors import short_repr
+
 
 @functools.cache
 def find(package: str, base: type) -> dict[str, Any]:
@@ -55,7 +57,11 @@ def choice_of(package: str, base: type, default: str | None = None) -> Any:
         if isinstance(value, str):
             return {"name": value}
         if not isinstance(value, dict | BaseModel):
-            raise ValueError(f"expected a name, or a mapping with a name and settings, got {value!r}")
+            raise ValueError(f"expected a name, or a mapping with a name and settings, got {short_repr(value)}")
+        if isinstance(value, dict) and not isinstance(
+            value.get("name", ""), str
+        ):  # pydantic would write it out in full
+            raise ValueError(f"expected the name of a plugin under `name`, got {short_repr(value['name'])}")
         return {"name": default, **value} if default and isinstance(value, dict) else value
 
     named = BeforeValidator(full)

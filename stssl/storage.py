@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import posixpath
 import shutil
 import signal
 import tempfile
@@ -17,8 +18,8 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 import pyarrow as pa
 from pyarrow import fs as pafs
 
-from stssl.errors import DataError
-from stssl.files import atomic_path
+from stssl.errors import DataError, short_repr
+from stssl.files import NAME_BYTES, atomic_path
 
 T = TypeVar("T")
 CHUNK = 8 << 20
@@ -47,6 +48,10 @@ def is_uri(place: str | Path) -> bool:
 class Folder:
     """A folder. Names in it are relative, with `/` between their parts. It can be pickled.
 
+    Every path below a folder is built here. A name that leads out of it (absolute, with `..`) is refused, and nothing is
+    written or deleted where a symbolic link leads out of the folder that was opened. Links are followed for reading: data sets
+    are often put together from them.
+
     Printed, a folder never shows the credentials that its URI may hold.
 
     Args:
@@ -69,6 +74,7 @@ class Folder:
     patience: float
     _root: str
     _shown: str
+    _top: Path | None  # what was opened, where this is a folder below it
 
     def __init__(self, place: str | Path | Folder, patience: float | None = None) -> None:
         if isinstance(place, Folder):
@@ -88,8 +94,8 @@ class Folder:
                 self.path = Path(os.path.abspath(Path(local).expanduser()))
             except (RuntimeError, ValueError):  # the home of nobody; a name that is no UTF-8 or holds a NUL
                 raise DataError(f"{text!a}: no path on this machine; correct or rename it") from None
-            self._fs, self._root, self._shown = pafs.LocalFileSystem(), str(self.path), str(self.path)
-            self.place = self._shown
+            self._fs, self._root, self._shown = pafs.LocalFileSystem(), str(self.path).rstrip("/"), str(self.path)
+            self.place, self._top = self._shown, self.path
             return
         try:
             self._fs, root = pafs.FileSystem.from_uri(_with_environment(text))
@@ -98,7 +104,7 @@ class Folder:
         except (pa.ArrowException, OSError, ValueError, NotImplementedError) as error:
             reason = str(error).splitlines()[0]
             raise DataError(f"{_without_secrets(text)}: no folder that can be opened: {reason}") from None
-        self.path, self._root = None, root.rstrip("/")
+        self.path, self._top, self._root = None, None, root.rstrip("/")
         self._shown, self.place = f"{scheme}://{self._root}", text
 
     def __str__(self) -> str:
@@ -107,13 +113,85 @@ class Folder:
     __repr__ = __str__
 
     def __truediv__(self, name: str) -> Folder:
-        """A folder in this one."""
+        """A folder in this one.
+
+        Raises:
+            DataError: The name leads out of it.
+        """
         child = Folder(self)
-        child._root, child._shown = f"{self._root}/{name}", f"{self._shown}/{name}"
+        child._root, child._shown = self._join(name), f"{self._shown}/{name}"
         parts = urlsplit(self.place)
-        child.place = child._shown if self.path else parts._replace(path=f"{parts.path.rstrip('/')}/{name}").geturl()
+        below = f"{parts.path.rstrip('/')}/{quote(name)}"  # `?` and `#` would begin another part of a URI
+        child.place = child._shown if self.path is not None else parts._replace(path=below).geturl()
         child.path = self.path / name if self.path is not None else None
         return child
+
+    def _join(self, name: str) -> str:
+        """What the file system calls a name in this folder."""
+        for part in name.split("/"):
+            if part in ("", ".", "..") or "\0" in part:
+                raise DataError(f"{self}: {short_repr(name)} is not the name of a file in this folder")
+            if len(os.fsencode(part)) > NAME_BYTES:
+                raise DataError(f"{self}: {short_repr(name)} is longer than the {NAME_BYTES} bytes of a file's name")
+        return f"{self._root}/{name}"
+
+    def local_path(self, name: str) -> Path:
+        """The path of a file in a folder on a disk, to read it.
+
+        Raises:
+            DataError: The name leads out of the folder.
+        """
+        return Path(self._join(name))
+
+    def writable_path(self, name: str) -> Path:
+        """The path of a file or folder in a folder on a disk, to open it for writing or to write below it.
+
+        Raises:
+            DataError: The name leads out of the folder, or a symbolic link does.
+        """
+        path = self.local_path(name)
+        self._check_links(path)
+        return path
+
+    def inside(self, name: str) -> Folder:
+        """A folder in this one, likewise refused if a symbolic link leads out."""
+        if self.path is not None:
+            self.writable_path(name)
+        return self / name
+
+    def locate(self, path: str) -> tuple[Folder, str]:
+        """Where a file lies that users name relative to this folder: on a disk anywhere, in a bucket below it.
+
+        Returns:
+            Its folder, and its name there.
+
+        Raises:
+            DataError: It names no file, or one that a bucket's folder does not hold.
+        """
+        path = posixpath.normpath(path)
+        above, name = posixpath.split(path)
+        if path.startswith("/"):
+            return Folder(above), name
+        if path.startswith("../") and self.path is not None:
+            return Folder(
+                os.path.realpath(self.path / above)
+            ), name  # the parent of what a link leads to, as `open` has it
+        return (self / above if above else self), name
+
+    def _entry(self, name: str) -> Path:
+        """The path of an entry that is to be replaced or removed: it may itself be a link, which is not followed."""
+        path = self.local_path(name)
+        self._check_links(path.parent)
+        return path
+
+    def _check_links(self, path: Path) -> None:
+        top = os.path.realpath(str(self._top))
+        real = os.path.realpath(path)
+        if os.path.commonpath([top, real]) != top:
+            raise DataError(
+                f"{path}: leads out of {self._top} through a symbolic link (to {real}), so nothing is written or deleted there; "
+                "replace the link by a folder of its own, or move all of the outer folder to where there is room"
+            )
 
     def show(self, name: str) -> str:
         """A file's full name, for a message."""
@@ -169,7 +247,8 @@ class Folder:
 
     def size(self, name: str) -> int | None:
         """Bytes of a file, or None if it is not there."""
-        info = self._try(lambda: self._fs.get_file_info(f"{self._root}/{name}"))
+        key = self._join(name)
+        info = self._try(lambda: self._fs.get_file_info(key))
         return info.size if info.type == pafs.FileType.File else None
 
     def read(self, name: str) -> bytes:
@@ -180,10 +259,11 @@ class Folder:
             OSError: The disk or the bucket refuses.
         """
         if self.path is not None:
-            return (self.path / name).read_bytes()
+            return self.local_path(name).read_bytes()
+        key = self._join(name)
 
         def fetch() -> bytes:
-            with self._fs.open_input_stream(f"{self._root}/{name}", compression=None) as file:
+            with self._fs.open_input_stream(key, compression=None) as file:
                 return bytes(file.read())
 
         return self._try(fetch)
@@ -194,7 +274,8 @@ class Folder:
         Raises:
             OSError: It is not there, or the disk or the bucket refuses.
         """
-        return self._try(lambda: self._fs.open_input_file(f"{self._root}/{name}"))
+        key = self._join(name)
+        return self._try(lambda: self._fs.open_input_file(key))
 
     @contextlib.contextmanager
     def local(self, name: str) -> Iterator[Path]:
@@ -205,14 +286,15 @@ class Folder:
             OSError: The disk or the bucket refuses.
         """
         if self.path is not None:
-            yield self.path / name
+            yield self.local_path(name)
             return
+        key = self._join(name)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / name.rpartition("/")[2]
 
             def fetch() -> None:
                 with (
-                    self._fs.open_input_stream(f"{self._root}/{name}", compression=None) as file,
+                    self._fs.open_input_stream(key, compression=None) as file,
                     path.open("wb") as copy,
                 ):
                     shutil.copyfileobj(file, copy, CHUNK)
@@ -227,7 +309,7 @@ class Folder:
             OSError: The disk or the bucket refuses.
         """
         if self.path is not None:
-            with atomic_path(self.path / name) as temporary:
+            with atomic_path(self._entry(name)) as temporary:
                 temporary.write_bytes(data)
             return
         self._try(lambda: undisturbed(lambda: self._upload(name, [data])))
@@ -239,9 +321,10 @@ class Folder:
             OSError: The disk or the bucket refuses.
         """
         if self.path is not None:
+            path = self._entry(name)
             with local.open("rb") as file:
                 os.fsync(file.fileno())
-            os.replace(local, self.path / name)
+            os.replace(local, path)
             return
 
         def upload() -> None:
@@ -252,14 +335,18 @@ class Folder:
         local.unlink()
 
     def _upload(self, name: str, chunks: Iterable[bytes]) -> None:
-        with self._fs.open_output_stream(f"{self._root}/{name}", compression=None) as file:
+        with self._fs.open_output_stream(self._join(name), compression=None) as file:
             for chunk in chunks:
                 file.write(chunk)
 
     def delete(self, name: str) -> None:
         """Delete a file; it may be gone already."""
+        if self.path is not None:
+            self._entry(name).unlink(missing_ok=True)
+            return
+        key = self._join(name)
         with contextlib.suppress(FileNotFoundError):
-            self._try(lambda: self._fs.delete_file(f"{self._root}/{name}"))
+            self._try(lambda: self._fs.delete_file(key))
 
     def _try(self, call: Callable[[], T]) -> T:
         """What pyarrow does, again and again if that may help, and within our patience."""
@@ -271,15 +358,19 @@ class Folder:
         return patiently(once, 0 if self.path is not None else self.patience)
 
     def delete_folder(self, name: str) -> None:
-        """Delete a folder of ours with all that is in it; it may be gone already."""
+        """Delete a folder of ours with all that is in it; it may be gone already. Of a symbolic link, the link alone goes."""
         if self.path is not None:
-            shutil.rmtree(self.path / name, ignore_errors=True)
+            path = self._entry(name)
+            if path.is_symlink():
+                path.unlink()
+            else:
+                shutil.rmtree(path, ignore_errors=True)
             return
         for entry in (self / name).entries(recursive=True):
             if not entry.is_folder:
                 self.delete(f"{name}/{entry.name}")
         with contextlib.suppress(OSError):  # an object store has no folders
-            self._fs.delete_dir(f"{self._root}/{name}")
+            self._fs.delete_dir(self._join(name))
 
 
 def patiently(call: Callable[[], T], seconds: float) -> T:

@@ -211,6 +211,7 @@ def _pyplot() -> Any:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    matplotlib.rcParams["text.parse_math"] = False  # a class or an image may be called `$x$`
     return pyplot
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import matplotlib
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from stssl.errors import shorten
 from stssl.files import atomic_path
 from stssl.search import objectives
 from stssl.search.ranking import front
@@ -37,7 +39,10 @@ def curves(state: SearchState, ladder: list[int], metric: str, more_is_better: b
             continue
         framework = trial.recipe["framework"]
         text = "<br>".join(
-            [f"<b>{trial.id}</b> ({_ENDS[trial.status]})", *(f"{k}: {_short(v)}" for k, v in trial.params.items())]
+            [
+                f"<b>{trial.id}</b> ({_ENDS[trial.status]})",
+                *(f"{escaped(k)}: {_short(v)}" for k, v in trial.params.items()),
+            ]
         )
         steps, end = list(trial.scores), "x" if trial.status in ("paused", "stopped") else "circle"
         figure.add_scatter(
@@ -62,13 +67,19 @@ def by_parameter(state: SearchState, space: Space, metric: str, more_is_better: 
         return None
     columns = min(3, len(keys))
     rows = -(-len(keys) // columns)
-    figure = make_subplots(rows, columns, subplot_titles=keys, vertical_spacing=0.35 / rows, horizontal_spacing=0.08)
+    figure = make_subplots(
+        rows,
+        columns,
+        subplot_titles=[escaped(key) for key in keys],
+        vertical_spacing=0.35 / rows,
+        horizontal_spacing=0.08,
+    )
     for number, key in enumerate(keys):
         place = {"row": number // columns + 1, "col": number % columns + 1}
         drawn = [t for t in trials if key in t.params]
         numeric = space.parameters[key].choice is None
         figure.add_scatter(
-            x=[t.params[key] if numeric else str(t.params[key]) for t in drawn],
+            x=[t.params[key] if numeric else escaped(t.params[key]) for t in drawn],
             y=signed([t.score for t in drawn], more_is_better), mode="markers", showlegend=False,
             text=[f"{t.id}, step {t.step}" for t in drawn], hovertemplate="%{text}: %{y:.3f}<extra></extra>",
             marker={
@@ -137,7 +148,12 @@ def layout(figure: go.Figure, x: str | None, y: str | None) -> go.Figure:
 
 
 def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else escaped(value)
+
+
+def escaped(value: Any) -> str:
+    """Text for a figure, which reads some HTML in what it shows, and `%{...}` in what it shows under the mouse."""
+    return html.escape(shorten(str(value))).replace("%{", "%&#123;")
 
 
 def picture(state: SearchState, ladder: list[int], metric: str, more_is_better: bool, path: Path) -> None:

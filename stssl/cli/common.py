@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,9 +40,13 @@ RunFolder = Annotated[
 ]
 
 
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+
+
 def fault(text: str) -> None:
     """Print why a command ends."""
     text = text.encode(errors="backslashreplace").decode()  # names of files may be no UTF-8
+    text = _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)  # nor may what stands in a file move the cursor
     errors.show_cursor()  # which a table that is no longer drawn has hidden
     errors.print(f"[bold red]error:[/] {escape(text)}")
 

@@ -13,7 +13,7 @@ import typer
 
 from stssl.cli import running
 from stssl.cli.common import DryRun, RunFolder, Set, absolute, errors, note_absent, opened, out, resolve_paths
-from stssl.errors import ConfigError
+from stssl.errors import ConfigError, short_repr
 from stssl.storage import Folder
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def extend(
                 f"{source}: trials {config.trials}: the search has {len(state.of_kind('search'))} already; ask for more"
             )
         for key, (before, after) in changes.items():
-            out.print(f"{key}: {before!r} -> {after!r}", markup=False)
+            out.print(f"{key}: {short_repr(before)} -> {short_repr(after)}", markup=False)
         kept = sum(space.inside(t.recipe) is not None for t in state.of_kind("search"))
         out.print(
             f"{kept} of {len(state.of_kind('search'))} trials lie in the space; the others stay on record, but are not promoted, "

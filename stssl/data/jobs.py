@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from stssl.data.content import Content, Form
 from stssl.data.parquet import ShardWriter
-from stssl.data.schema import Sample
+from stssl.data.schema import Sample, ShardFile
 from stssl.data.shards import PROGRESS
 from stssl.data.sources.base import Source
 from stssl.errors import DataError
+from stssl.files import new_file
 from stssl.storage import Folder
 
 OnError = Literal["raise", "skip"]
@@ -69,9 +68,8 @@ def write_shard(task: Task, job: Job, on_rows: Callable[[int], None] | None = No
     """
     source, target = task.source, task.target
     content = Content(source.task, source.classes, source.bands, f"source '{source.name}'", task.form)
-    handle, path = tempfile.mkstemp(prefix=TEMPORARY, dir=target.path)  # beside its place, or in the system's own
-    os.close(handle)
-    temporary, writer, skipped = Path(path), None, []
+    temporary = new_file(target.path or tempfile.gettempdir(), TEMPORARY)  # beside its place, or in the system's own
+    writer, skipped = None, []
     try:
         with source.session():
             for index in range(job.start, job.stop):
@@ -92,7 +90,6 @@ def write_shard(task: Task, job: Job, on_rows: Callable[[int], None] | None = No
             with temporary.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             size = temporary.stat().st_size
-            os.chmod(temporary, 0o644)  # mkstemp makes it private; shards are to be read by others
             target.put(temporary, job.name)
             note["shard"] = {"file": job.name, "rows": writer.rows, "bytes": size, "sha256": sha256}
             writer = None
@@ -126,8 +123,9 @@ def finished(target: Folder, jobs: list[Job], on_error: OnError) -> dict[str, No
             note = json.loads(progress.read(f"{job.name}.json"))
             if on_error == "raise" and note["skipped"]:
                 continue  # it left out what must not be left out now
-            if note["shard"] is None or sizes.get(job.name) == note["shard"]["bytes"]:
+            shard = ShardFile(**note["shard"]) if note["shard"] is not None else None
+            if shard is None or (shard.file, shard.bytes) == (job.name, sizes.get(job.name)):
                 notes[job.name] = note
-        except (ValueError, KeyError, TypeError):
-            continue  # torn by a power cut: the shard is written again
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue  # torn by a power cut, or another shard's: this one is written again
     return notes

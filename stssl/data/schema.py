@@ -6,10 +6,12 @@ from typing import Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from stssl.config import Config
+from stssl.errors import short_repr
+from stssl.files import check_name
 
 Task = Literal["single", "multi"]
 DType = Literal["uint8", "uint16", "float32"]
@@ -42,10 +44,18 @@ class Sample(NamedTuple):
 class ShardFile(Config):
     """One Parquet file of a prepared data set: `file` is its name in the folder, `bytes` its size."""
 
-    file: str = Field(pattern=r"^[^/\\.][^/\\]*$")  # a name, not a path: a card may come from anyone
+    file: str
     rows: int = Field(ge=1)
     bytes: int = Field(ge=1)
     sha256: str = _SHA256
+
+    @field_validator("file")
+    @classmethod
+    def _in_the_folder(cls, file: str) -> str:
+        """A card may come from anyone."""
+        if file.startswith("."):
+            raise ValueError(f"shard {short_repr(file)} is not a valid name: it begins with '.'")
+        return check_name(file, "shard")
 
 
 class Card(Config):
@@ -79,6 +89,12 @@ class Card(Config):
     shards: tuple[ShardFile, ...]
     skipped: int = 0
     format: Literal[1] = 1
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        """Of the pictures that `inspect` draws."""
+        return check_name(name, "data set")
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:

@@ -76,7 +76,8 @@ def write_manifest(target: Folder, card: Card, skipped: tuple[Skipped, ...]) -> 
     """Say that the data set is whole; what was left out is listed beside it."""
     if skipped:
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([Skipped._fields, *skipped])
+        rows = [[_as_text(cell) for cell in entry] for entry in skipped]
+        csv.writer(text, lineterminator="\n").writerows([Skipped._fields, *rows])
         target.write(SKIPPED, text.getvalue().encode())
     data = json.dumps(card.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
     target.write(MANIFEST, data.encode())
@@ -86,9 +87,22 @@ def read_skipped(target: Folder) -> tuple[Skipped, ...]:
     """What an earlier run left out."""
     try:
         rows = csv.reader(io.StringIO(target.read(SKIPPED).decode()))
-        return tuple(Skipped(*row) for row in list(rows)[1:])
+        return tuple(Skipped(*map(_as_read, row)) for row in list(rows)[1:])
     except (OSError, ValueError, TypeError):
         return ()
+
+
+def _is_formula(cell: str) -> bool:
+    return cell.lstrip("' \n").startswith(("=", "+", "-", "@", "\t", "\r"))
+
+
+def _as_text(cell: str) -> str:
+    """A cell that no spreadsheet takes for a formula, as names of files and messages may be."""
+    return f"'{cell}" if _is_formula(cell) else cell
+
+
+def _as_read(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and _is_formula(cell) else cell
 
 
 def sweep(target: Folder, card: Card, earlier: Card | None = None) -> None:

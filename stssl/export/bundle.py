@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,11 @@ from torch import nn
 
 from stssl import config as cfg
 from stssl.data.augment import Views
-from stssl.errors import CheckpointError, RunError
+from stssl.errors import CheckpointError, RunError, short_repr
 from stssl.export.card import model_card
+from stssl.files import atomic_path, write_text
+from stssl.models.backbone import STRUCTURE
+from stssl.models.families import family_named
 from stssl.training.deployed import data_like
 from stssl.training.evaluate import evaluate as score
 from stssl.training.recipe import Recipe
@@ -48,6 +51,8 @@ def write(trainer: Trainer, folder: Path, origin: str, facts: list[str]) -> None
             "framework metadata_input trains no network that sees the image alone, so there is no student to export; "
             "choose a trial of framework plain or teacher_student"
         )
+    if folder.is_symlink():
+        raise RunError(f"{folder}: is a symbolic link, which is not replaced; choose another folder")
     if folder.exists():
         there = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
         if there and (WEIGHTS not in there or there - {RECIPE, WEIGHTS, MODEL, CARD}):
@@ -69,13 +74,14 @@ def write(trainer: Trainer, folder: Path, origin: str, facts: list[str]) -> None
     }
     weights = _weights(trainer)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    temporary = folder.with_name(f".{folder.name[:50]}.{secrets.token_hex(4)}")
+    temporary.mkdir()
     try:
-        save_file(weights, temporary / WEIGHTS)
-        (temporary / RECIPE).write_text(cfg.dump_yaml(recipe.dump()), encoding="utf-8")
-        (temporary / MODEL).write_text(json.dumps(model, indent=2) + "\n", encoding="utf-8")
-        (temporary / CARD).write_text(model_card(model, recipe, dataset, origin, facts), encoding="utf-8")
-        temporary.chmod(0o755)
+        with atomic_path(temporary / WEIGHTS) as path:
+            save_file(weights, path)
+        write_text(temporary / RECIPE, cfg.dump_yaml(recipe.dump()))
+        write_text(temporary / MODEL, json.dumps(model, indent=2) + "\n")
+        write_text(temporary / CARD, model_card(model, recipe, dataset, origin, facts))
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(temporary, folder)
@@ -111,15 +117,34 @@ def load(folder: Path) -> tuple[nn.Module, dict[str, Any], Recipe]:
     """
     try:
         model = json.loads((folder / MODEL).read_text(encoding="utf-8"))
-        network = timm.create_model(**model["timm"])
+        network = timm.create_model(**_harmless(model["timm"]))
         network.load_state_dict(load_file(folder / WEIGHTS), strict=True)
         recipe = Recipe.read(folder / RECIPE)
         _ = [model[key] for key in ("classes", "task", "bands", "image_size", "band_mean", "band_std")]
         _ = model["data"]["fingerprint"]
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
         raise CheckpointError(f"{folder}: not a whole bundle ({reason}); export it again") from None
     return network.eval(), model, recipe
+
+
+def _harmless(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of `timm.create_model` that make a network; others would load weights from anywhere.
+
+    Raises:
+        ValueError: There is another one, or the model is of no known family.
+    """
+    if not isinstance(arguments, dict):
+        raise ValueError(f"{MODEL}: timm: expected a mapping, got {short_repr(arguments)}")
+    numbers = {"img_size", "in_chans", "num_classes", "reg_tokens", "num_reg_tokens", *STRUCTURE}
+    for key, value in arguments.items():
+        if key == "model_name":
+            fine = isinstance(value, str) and family_named(value) is not None
+        else:
+            fine = key in numbers and type(value) is int
+        if not fine:
+            raise ValueError(f"{MODEL}: timm.{key}: {short_repr(value)} is not what an export writes")
+    return arguments
 
 
 def evaluate(folder: Path, shards: str | None, split: str, device: str = "cpu") -> dict[str, float]:

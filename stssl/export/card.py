@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from stssl import __version__
@@ -25,9 +26,21 @@ logits = student((x - 0.5) / 0.25)
 ```"""
 
 
+_MARKS = re.compile(r"[\\`*|~$#]|\](?=[(\[:]|$)|(?<!\w)_|_(?!\w)|&(?=#?\w+;)|^[-+=](?!\w)|^\d+(?=[.)])")
+_INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def escaped(text: object) -> str:
+    """Text from data as one line of Markdown that shows it as it is: no markup, no HTML, no line breaks."""
+    line = _INVISIBLE.sub("\N{REPLACEMENT CHARACTER}", " ".join(str(text).split()))
+    line = _MARKS.sub(lambda found: f"{found[0]}\\" if found[0].isdigit() else f"\\{found[0]}", line)
+    return line.replace("<", "&lt;").replace(">", "&gt;")
+
+
 def model_card(model: dict[str, Any], recipe: Recipe, dataset: Dataset, origin: str, facts: list[str]) -> str:
     """Markdown: what it is, how it was made, how to use it, what it is not for."""
     card, split = dataset.store.card, dataset.split
+    name, bands, classes = escaped(card.name), *(", ".join(map(escaped, model[key])) for key in ("bands", "classes"))
     made = {
         "plain": "one network that sees the image alone",
         "teacher_student": "a teacher that also sees place and date",
@@ -36,19 +49,18 @@ def model_card(model: dict[str, Any], recipe: Recipe, dataset: Dataset, origin: 
     per_image = "one" if model["task"] == "single" else "several"
     return "\n".join(
         [
-            f"# {model['timm']['model_name']} for {card.name}",
+            f"# {model['timm']['model_name']} for {name}",
             "",
-            f"{origin} Weights: moving average (decay {recipe.training.ema_decay}) after {model['step']} steps. "
+            f"{escaped(origin)} Weights: moving average (decay {recipe.training.ema_decay}) after {model['step']} steps. "
             f"Made with stssl {__version__}, recipe {model['recipe']}, data fingerprint {card.fingerprint[:12]}.",
             "",
             "## What it is",
             "",
-            f"- A timm network that maps {len(model['bands'])} bands ({', '.join(model['bands'])}, in this order) "
-            f"at {model['image_size']} px to {len(model['classes'])} classes ({per_image} per image): "
-            f"{', '.join(model['classes'])}.",
+            f"- A timm network that maps {len(model['bands'])} bands ({bands}, in this order) "
+            f"at {model['image_size']} px to {len(model['classes'])} classes ({per_image} per image): {classes}.",
             f"- Trained by {recipe.algorithm.name}, framework {recipe.framework} ({made[recipe.framework]}), on "
             f"{len(split.labeled)} labeled images among {len(split.unlabeled)} training images. It needs no metadata.",
-            *[f"- {fact}" for fact in facts],
+            *[f"- {escaped(fact)}" for fact in facts],
             "",
             "## How to use it",
             "",
@@ -62,7 +74,7 @@ def model_card(model: dict[str, Any], recipe: Recipe, dataset: Dataset, origin: 
             "",
             "## Data",
             "",
-            f"{card.name}: {card.attribution}. Licence: {card.licence}.",
+            f"{name}: {escaped(card.attribution)}. Licence: {escaped(card.licence)}.",
             "",
         ]
     )

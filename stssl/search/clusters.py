@@ -30,6 +30,7 @@ import yaml
 
 from stssl.config import read_yaml
 from stssl.errors import ConfigError, RunError
+from stssl.search import auth_token
 from stssl.search.programs import answers, call, environment, is_open, wait_open
 from stssl.search.run_folder import commit
 
@@ -94,7 +95,7 @@ class Launcher:
                 f"{self.path}: port {self.port} of this machine, through which the cluster's jobs server is to be reached, is "
                 "taken; stop what listens there, or open a tunnel yourself and submit with --address"
             )
-        call([*_RAY, "get-auth-token", "--generate"], str(self.path), quiet=True)
+        auth_token.ensure()
         say(f"ray up {self.path}; what it prints follows")
         call([*_RAY, "up", "--yes", "--no-restart", str(self.path)], str(self.path))
         with self._tunnel():
@@ -131,6 +132,7 @@ class Launcher:
             tunnel.wait()
 
     def _start_here(self) -> None:
+        auth_token.ensure()
         for command in self.config["head_start_ray_commands"]:
             call(["bash", "-c", command], str(self.path), quiet=True, variables=environment())
         wait_open(self.port, str(self.path))

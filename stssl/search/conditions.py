@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from stssl.errors import ConfigError, did_you_mean
+from stssl.errors import ConfigError, did_you_mean, short_repr
 from stssl.search.parameter import Parameter, Value
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ class ConditionalKeys:
             raise ConfigError(f"{where}: unknown key '{parent}'; {did_you_mean(parent, set(parameters) - {key})}")
         for value in allowed if isinstance(allowed, list) else [allowed]:
             if not parameters[parent].contains(value):
-                raise ConfigError(f"{where}: {parent} never is {value!r}; it is a {parameters[parent].describe()}")
+                raise ConfigError(
+                    f"{where}: {parent} never is {short_repr(value)}; it is a {parameters[parent].describe()}"
+                )
 
     def _parents_first(self, parameters: dict[str, Parameter]) -> dict[str, Parameter]:
         ordered: dict[str, Parameter] = {}

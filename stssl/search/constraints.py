@@ -11,7 +11,7 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from stssl.errors import ConfigError
+from stssl.errors import ConfigError, short_repr, shorten
 
 _ORDER: dict[type, Callable[[Any, Any], bool]] = {
     ast.Lt: operator.lt,
@@ -53,22 +53,22 @@ class Constraint:
     """
 
     def __init__(self, text: str, where: str) -> None:
-        self.text, self.where = text, where
+        self.text, self.where, self._shown = text, where, shorten(text)
         self.names: set[str] = set()
         try:
             self._root = ast.parse(" ".join(text.splitlines()).strip(), mode="eval").body
             self._check(self._root)
         except SyntaxError as error:
-            raise ConfigError(f"{where}: '{text}' cannot be read: {error.msg}; {_HINT}") from None
+            raise ConfigError(f"{where}: '{self._shown}' cannot be read: {error.msg}; {_HINT}") from None
         except (ValueError, RecursionError, MemoryError) as error:
             if isinstance(error, ConfigError):
                 raise
             raise ConfigError(f"{where}: cannot be read: {error}; {_HINT}") from None
         self._null = any(isinstance(node, ast.Constant) and node.value is None for node in ast.walk(self._root))
         if not self.names:
-            raise ConfigError(f"{where}: '{text}' names no key of a recipe; {_HINT}")
+            raise ConfigError(f"{where}: '{self._shown}' names no key of a recipe; {_HINT}")
         if isinstance(self._root, ast.BinOp | ast.Constant | ast.List):
-            raise ConfigError(f"{where}: '{text}' compares nothing; {_HINT}")
+            raise ConfigError(f"{where}: '{self._shown}' compares nothing; {_HINT}")
 
     def _check(self, node: ast.AST, listed: bool = False) -> None:
         """Walk the expression once: collect its keys, refuse what is not allowed."""
@@ -80,7 +80,7 @@ class Constraint:
                         raise self._refuse(node)
                     among = isinstance(op, ast.In | ast.NotIn)
                     if among and not isinstance(value, ast.List | ast.Tuple):
-                        raise ConfigError(f"{self.where}: '{self.text}': write a list after `in`, such as [1, 2]")
+                        raise ConfigError(f"{self.where}: '{self._shown}': write a list after `in`, such as [1, 2]")
                     self._check(value, listed=among)
             case ast.BoolOp(values=values):
                 for value in values:
@@ -105,7 +105,7 @@ class Constraint:
                 raise self._refuse(node)
 
     def _refuse(self, node: ast.AST) -> ConfigError:
-        return ConfigError(f"{self.where}: '{ast.unparse(node)}' is not allowed in a constraint; {_HINT}")
+        return ConfigError(f"{self.where}: '{shorten(ast.unparse(node))}' is not allowed in a constraint; {_HINT}")
 
     def fault(self, recipe: Mapping[str, Any]) -> str | None:
         """Why a recipe, as flat keys, does not meet it, or that it compares there what cannot be compared.
@@ -115,14 +115,14 @@ class Constraint:
         """
         if any(recipe.get(name) is None for name in self.names) and not self._null:
             return None
-        shown = ", ".join(f"{name} is {recipe[name]!r}" for name in sorted(self.names))
+        shown = ", ".join(f"{name} is {short_repr(recipe[name])}" for name in sorted(self.names))
         try:
             met = self._value(self._root, recipe)
             if not isinstance(met, bool):
-                raise TypeError(f"it is {met!r}, neither true nor false")
+                raise TypeError(f"it is {short_repr(met)}, neither true nor false")
         except (TypeError, ArithmeticError, ValueError) as error:
-            return f"{self.where}: '{self.text}' cannot be told where {shown}: {error}"
-        return None if met else f"{self.where}: '{self.text}' is not met: {shown}"
+            return f"{self.where}: '{self._shown}' cannot be told where {shown}: {error}"
+        return None if met else f"{self.where}: '{self._shown}' is not met: {shown}"
 
     def _value(self, node: ast.AST, recipe: Mapping[str, Any]) -> Any:
         def value(part: ast.AST) -> Any:
@@ -163,13 +163,13 @@ def _same(a: Any, b: Any) -> bool:
 
 def _truth(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise TypeError(f"{value!r} is neither true nor false")
+        raise TypeError(f"{short_repr(value)} is neither true nor false")
     return value
 
 
 def _number(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{value!r} is no number")
+        raise TypeError(f"{short_repr(value)} is no number")
     return value
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from stssl import config as cfg
-from stssl.errors import ConfigError, StsslError
+from stssl.errors import ConfigError, StsslError, short_repr, shorten
 from stssl.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def check_values(space: Space, extra: Callable[[Recipe], None]) -> None:
                 extra(space.recipe(draw))
             except StsslError as error:
                 fault = str(error).removeprefix(f"{space.source}: ")
-                raise ConfigError(f"{space.source}: space.{key}: {value!r} does not work: {fault}") from None
+                raise ConfigError(f"{space.source}: space.{key}: {short_repr(value)} does not work: {fault}") from None
 
 
 def _completion(space: Space, key: str, value: Any) -> dict[str, Any] | None:
@@ -89,7 +89,7 @@ def check_draws(space: Space, extra: Callable[[Recipe], None], draws: int) -> No
         drawn += 1
         values = space.random_draw(source)
         if broken := space.broken(values):
-            refused[broken[0].text] += 1
+            refused[shorten(broken[0].text)] += 1
             continue
         try:
             extra(space.recipe(values))

@@ -306,7 +306,10 @@ def run(
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what went wrong is in the ledger
     resources, folder = study.config.resources, Folder(folder)
-    logs = (folder.path or Path(tempfile.mkdtemp(prefix="stssl-"))) / "ray"  # of a bucket: not worth keeping there
+    local = folder.path is not None
+    logs = (
+        folder.writable_path("ray") if local else Path(tempfile.mkdtemp(prefix="stssl-"), "ray")
+    )  # a bucket need not keep them
     logs.mkdir(exist_ok=True)
     listener = Listener(resources.hang_minutes)
     scheduler = _Scheduler(study, folder, listener)

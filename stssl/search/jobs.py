@@ -24,7 +24,7 @@ from stssl.config import dump_yaml
 from stssl.errors import RunError
 from stssl.files import write_text
 from stssl.proxies import exempt_loopback
-from stssl.search import programs
+from stssl.search import auth_token, programs
 from stssl.search.config import SearchConfig
 from stssl.search.run_folder import commit
 
@@ -45,10 +45,14 @@ def authenticate() -> None:
     """Make Ray send the token that this machine has. Call it before the first `import ray`.
 
     Who has a cluster without authentication says RAY_AUTH_MODE=disabled.
+
+    Raises:
+        RunError: The token belongs to another user.
     """
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     exempt_loopback()
+    auth_token.protect()
 
 
 def pack(folder: Path, config: SearchConfig) -> None:

@@ -93,7 +93,7 @@ def locked(run: Folder | Path) -> bool:
         from stssl.search import lease
 
         return lease.held(run)
-    lock = FileLock(run.path / LOCK)
+    lock = FileLock(run.writable_path(LOCK))
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -178,8 +178,9 @@ class Ledger:
     order: Order
 
     def __init__(self, run: Path, wait: float = 1.0) -> None:
-        self.run, self.path = Folder(run), run / NAME
-        self._lock = FileLock(run / LOCK)
+        self.run = Folder(run)
+        self.path = self.run.writable_path(NAME)
+        self._lock = FileLock(self.run.writable_path(LOCK))
         try:
             run.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=wait)  # who looks whether it is `locked` holds it for a moment

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, model_validator
 
 from stssl import config as cfg
+from stssl.errors import shorten
 
 if TYPE_CHECKING:
     import optuna
 
 Value = bool | int | float | str | None
 _MANY = 1_000_000  # more values than this nobody lists
+_LISTED = 20  # values of a choice in a message
 _CLOSE = 1e-8  # of a step: Optuna's tolerance too
 
 
@@ -181,7 +183,8 @@ class Parameter(cfg.Config):
     def describe(self) -> str:
         """For messages: `choice of a, b`, `loguniform from 1e-05 to 0.001` or `int from 0 to 8 in steps of 2`."""
         if self.choice is not None:
-            return f"choice of {', '.join(map(str, self.choice))}"
+            more = f" and {len(self.choice) - _LISTED} more" if len(self.choice) > _LISTED else ""
+            return f"choice of {', '.join(map(shorten, self.choice[:_LISTED]))}{more}"
         kind = "int" if self.int_ else "uniform" if self.uniform else "loguniform"
         steps = f" in steps of {self.step:g}" if self.step else ""
         return f"{kind} from {self.ends[0]} to {self.ends[1]}{steps}"

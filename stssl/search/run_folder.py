@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from stssl import __version__
 from stssl import config as cfg
-from stssl.errors import ConfigError, DataError, RunError
+from stssl.errors import ConfigError, DataError, RunError, short_repr
 from stssl.search.config import SearchConfig
 from stssl.storage import Folder
 
@@ -165,8 +165,8 @@ def check_extension(changes: dict[str, tuple[Any, Any]], source: str) -> None:
     for key, (was, now) in changes.items():
         if not key.startswith((*NEVER_MATTERS, *_MAY_BE_EXTENDED)):
             raise ConfigError(
-                f"{source}: {key} is {was!r} in the search so far and {now!r} here, which would mix results that cannot be "
-                "compared; put it back, or start a new search, with this one in its warm_start where that fits"
+                f"{source}: {key} is {short_repr(was)} in the search so far and {short_repr(now)} here, which would mix results "
+                "that cannot be compared; put it back, or start a new search, with this one in its warm_start where that fits"
             )
 
 
@@ -225,8 +225,8 @@ def check_unchanged(config: SearchConfig, manifest: dict[str, Any]) -> None:
     for key, (was, now) in differences(manifest["search"], config).items():
         if not key.startswith(NEVER_MATTERS):
             raise RunError(
-                f"{CONFIG}: {key} was {was!r} when the search began and is {now!r} now, which would mix results; put it "
-                "back, and say what is to change with: python launch.py extend"
+                f"{CONFIG}: {key} was {short_repr(was)} when the search began and is {short_repr(now)} now, which would mix "
+                "results; put it back, and say what is to change with: python launch.py extend"
             )
     card = shards.read_card(folder)
     then, now = manifest["data"]["fingerprint"], card.fingerprint

@@ -14,7 +14,7 @@ import re
 from typing import Any
 
 from stssl import config as cfg
-from stssl.errors import ConfigError, did_you_mean
+from stssl.errors import ConfigError, did_you_mean, short_repr, shorten
 from stssl.search.keys import plugin_settings, recipe_keys
 from stssl.search.parameter import Parameter
 from stssl.training.recipe import PLUGINS, Recipe
@@ -60,8 +60,8 @@ def expand(space: dict[str, Any], source: str) -> tuple[dict[str, Any], dict[str
         for parent in when if isinstance(when, dict) else ():
             if parent in fixed:
                 raise ConfigError(
-                    f"{source}: space.{key}.when: {parent} is fixed to {fixed[parent]!r} in this file; write it as "
-                    f"{{choice: [{fixed[parent]}]}} where others depend on it"
+                    f"{source}: space.{key}.when: {parent} is fixed to {short_repr(fixed[parent])} in this file; write it as "
+                    f"{{choice: [{shorten(fixed[parent])}]}} where others depend on it"
                 )
     return flat, fixed
 
@@ -69,7 +69,7 @@ def expand(space: dict[str, Any], source: str) -> tuple[dict[str, Any], dict[str
 def _scalar(value: Any, where: str) -> Any:
     if isinstance(value, list):
         raise ConfigError(
-            f"{where}: a list alone says not how to search; write {{choice: {value}}}, or uniform, loguniform, int"
+            f"{where}: a list alone says not how to search; write {{choice: {short_repr(value)}}}, or uniform, loguniform, int"
         )
     return value
 
@@ -81,17 +81,21 @@ def _plugins(group: str, value: dict[str, Any], where: str) -> dict[str, Any]:
         raise ConfigError(f"{where}: has no plugins, write choice; {did_you_mean(str(group), known)}")
     for key in value:
         if key not in ("plugin", "when"):
-            raise ConfigError(f"{where}: unknown key '{key}'; {did_you_mean(str(key), ('plugin', 'when'))}")
+            raise ConfigError(
+                f"{where}: unknown key '{shorten(key)}'; {did_you_mean(shorten(key), ('plugin', 'when'))}"
+            )
     plugins = value["plugin"]
     if not isinstance(plugins, dict) or not plugins:
-        raise ConfigError(f"{where}.plugin: expected names of plugins, each with its settings (got {plugins!r})")
+        raise ConfigError(
+            f"{where}.plugin: expected names of plugins, each with its settings (got {short_repr(plugins)})"
+        )
     users: dict[str, list[str]] = {}
     found: dict[str, tuple[Parameter, dict[str, Any]]] = {}
     for name, settings in plugins.items():
         if name not in known[group]:
             raise ConfigError(f"{where}.plugin.{name}: no such plugin; {did_you_mean(str(name), known[group])}")
         if not isinstance(settings, dict | None):
-            raise ConfigError(f"{where}.plugin.{name}: expected its settings, or {{}} (got {settings!r})")
+            raise ConfigError(f"{where}.plugin.{name}: expected its settings, or {{}} (got {short_repr(settings)})")
         for setting, given in (settings or {}).items():
             here = f"{where}.plugin.{name}.{setting}"
             if setting not in known[group][name]:
@@ -126,7 +130,9 @@ def fix(recipe: dict[str, Any], fixed: dict[str, Any], source: str) -> dict[str,
     known = recipe_keys() | set(PLUGINS)
     for key in fixed:
         if key not in known:
-            raise ConfigError(f"{source}: space.{key}: no key of a recipe; {did_you_mean(str(key), known)}")
+            raise ConfigError(
+                f"{source}: space.{shorten(key)}: no key of a recipe; {did_you_mean(shorten(key), known)}"
+            )
     return cfg.with_overrides(recipe, fixed, f"{source}: space", PLUGINS)
 
 

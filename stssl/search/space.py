@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from stssl import config as cfg
-from stssl.errors import ConfigError, did_you_mean
+from stssl.errors import ConfigError, did_you_mean, short_repr, shorten
 from stssl.search import coverage
 from stssl.search.conditions import ConditionalKeys
 from stssl.search.constraints import Constraint
@@ -72,7 +72,7 @@ class Space(ConditionalKeys):
         known = recipe_keys() | cfg.flatten(self.base).keys()
         for name in sorted(constraint.names - known):
             raise ConfigError(
-                f"{self.source}: {where}: unknown key '{name}' (a word, if you mean one, stands in quotes); "
+                f"{self.source}: {where}: unknown key '{shorten(name)}' (a word, if you mean one, stands in quotes); "
                 f"{did_you_mean(name, known)}"
             )
         return constraint
@@ -162,7 +162,7 @@ class Space(ConditionalKeys):
         for key in values:
             if key not in self.parameters:
                 raise ConfigError(
-                    f"{self.source}: {where}: '{key}' is not searched; {did_you_mean(key, self.parameters)}"
+                    f"{self.source}: {where}: '{shorten(key)}' is not searched; {did_you_mean(key, self.parameters)}"
                 )
         chosen = {key: value for key, value in values.items() if key.removesuffix(".name") in PLUGINS}
         try:
@@ -179,7 +179,7 @@ class Space(ConditionalKeys):
             value = values.get(key, flat.get(key))
             if not parameter.contains(value):
                 raise ConfigError(
-                    f"{self.source}: {where}: {key} = {value!r} lies outside the space ({parameter.describe()}); "
+                    f"{self.source}: {where}: {key} = {short_repr(value)} lies outside the space ({parameter.describe()}); "
                     "widen the space or change the value"
                 )
             return value
@@ -211,8 +211,8 @@ class Space(ConditionalKeys):
                     f"make it the same, or add {key} to space" if key not in self.parameters else "widen its `when`"
                 )
                 raise ConfigError(
-                    f"{self.source}: {where}: {key} is {wanted.get(key)!r} there, but {found.get(key)!r} at this point of "
-                    f"the space; {remedy}"
+                    f"{self.source}: {where}: {key} is {short_repr(wanted.get(key))} there, but {short_repr(found.get(key))} at "
+                    f"this point of the space; {remedy}"
                 )
         return point
 

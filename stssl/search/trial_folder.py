@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from stssl.errors import CheckpointError
+from stssl.files import check_identifier
 from stssl.search.ledger import TRIALS
 from stssl.storage import Folder
 from stssl.training import checkpoint
@@ -21,8 +22,12 @@ HANG, FAULT = "hang.txt", "fault.json"  # the last words of a worker that had to
 
 
 def trial_folder(run: Folder | Path | str, trial: str) -> Folder:
-    """Where a trial keeps its checkpoint and, if it failed, its traceback."""
-    return Folder(run) / TRIALS / trial
+    """Where a trial keeps its checkpoint and, if it failed, its traceback.
+
+    Raises:
+        StsslError: The trial's name is none that a search gives, or a symbolic link leads out of the run folder.
+    """
+    return (Folder(run) / TRIALS).inside(check_identifier(trial, "trial"))
 
 
 def save(folder: Folder, state: dict[str, Any]) -> None:
@@ -32,7 +37,7 @@ def save(folder: Folder, state: dict[str, Any]) -> None:
         OSError: The disk or the bucket refuses.
     """
     if folder.path is not None:
-        checkpoint.save(folder.path / CHECKPOINT, state)
+        checkpoint.save(folder.writable_path(CHECKPOINT), state)
         return
     with tempfile.TemporaryDirectory() as local:
         checkpoint.save(Path(local) / CHECKPOINT, state)
@@ -57,9 +62,6 @@ def load(folder: Folder, device: torch.device | str = "cpu") -> dict[str, Any] |
 
 def put_aside(folder: Folder) -> None:
     """Keep a damaged checkpoint for whoever wants to look at it, out of the way."""
-    if folder.path is not None:
-        (folder.path / CHECKPOINT).rename(folder.path / DAMAGED)
-        return
     with folder.local(CHECKPOINT) as path:
         folder.put(path, DAMAGED)
     folder.delete(CHECKPOINT)

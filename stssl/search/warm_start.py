@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stssl.config import flatten
-from stssl.errors import ConfigError, RunError
+from stssl.errors import ConfigError, RunError, short_repr
 from stssl.search import ledger, run_folder
 from stssl.search.config import SearchConfig
 from stssl.search.space import Space
@@ -71,8 +71,8 @@ def _check_comparable(config: SearchConfig, other: SearchConfig, where: str) -> 
         same = key in ("metric", "second_metric") or f"{key}.".startswith(tuple(f"recipe.{s}." for s in SAME))
         if same and ours.get(key) != theirs.get(key):
             raise ConfigError(
-                f"{where}: {key} is {theirs.get(key)!r} there and {ours.get(key)!r} here, so its scores cannot be compared; "
-                "make it the same, or leave this search out"
+                f"{where}: {key} is {short_repr(theirs.get(key))} there and {short_repr(ours.get(key))} here, so its "
+                "scores cannot be compared; make it the same, or leave this search out"
             )
 
 

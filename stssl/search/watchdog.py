@@ -38,9 +38,11 @@ class Watchdog:
 
     def __enter__(self) -> None:
         if self._file is None:
-            path = self.folder.path or Path(tempfile.mkdtemp(prefix="stssl-"))
-            path.mkdir(parents=True, exist_ok=True)
-            self._path = path / self.name
+            if self.folder.path is not None:
+                self._path = self.folder.writable_path(self.name)
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+            else:
+                self._path = Path(tempfile.mkdtemp(prefix="stssl-")) / self.name
             self._file = self._path.open("w", encoding="utf-8")
             if self.folder.path is None:
                 threading.Thread(target=self._watch, daemon=True, name="watchdog").start()

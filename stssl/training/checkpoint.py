@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stssl.config import flatten
-from stssl.errors import CheckpointError
+from stssl.errors import CheckpointError, shorten
 from stssl.files import atomic_path
 
 FORMAT = 2
@@ -117,7 +117,7 @@ def check(state: dict[str, Any], recipe: dict[str, Any], digest: str, fingerprin
         keys = [
             k for k in {**theirs, **ours} if theirs.get(k) != ours.get(k) and k not in ("data.shards", "data.residency")
         ]
-        shown = "; ".join(f"{k}: {theirs.get(k)} there, {ours.get(k)} here" for k in keys[:3])
+        shown = "; ".join(f"{k}: {shorten(theirs.get(k))} there, {shorten(ours.get(k))} here" for k in keys[:3])
         more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
         raise CheckpointError(
             f"{source}: a checkpoint of another recipe ({shown}{more}); use that recipe or another output folder"

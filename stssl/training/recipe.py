@@ -14,7 +14,7 @@ from stssl.algorithms.base import Algorithm
 from stssl.data.augment import ViewConfig
 from stssl.data.dataset import DataConfig
 from stssl.encodings.encoder import EncoderConfig
-from stssl.errors import ConfigError
+from stssl.errors import ConfigError, short_repr
 from stssl.lines import located
 from stssl.models.backbone import ModelConfig, batch_norm, skeleton
 from stssl.models.distillation import DistillationConfig
@@ -176,12 +176,12 @@ def on_base(data: Mapping[str, Any], source: Path | str, seen: tuple[Path, ...] 
         return dict(data)
     own, base = {key: value for key, value in data.items() if key != "base"}, data["base"]
     if not isinstance(base, str) or not base:
-        raise ConfigError(f"{source}: base: expected the path of a recipe (got {base!r})")
+        raise ConfigError(f"{source}: base: expected the path of a recipe (got {short_repr(base)})")
     path, here = Path(source).parent / base, (*seen, Path(source).resolve())
     try:
         there, found = path.resolve(), path.is_file()
     except (OSError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"{source}: base: expected the path of a recipe (got {base!r}: {error})") from None
+        raise ConfigError(f"{source}: base: expected the path of a recipe (got {short_repr(base)}: {error})") from None
     if there in here:
         circle = " -> ".join(file.name for file in (*here[here.index(there) :], path))
         raise ConfigError(f"{source}: base: goes in a circle ({circle}); remove one of these lines")

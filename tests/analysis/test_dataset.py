@@ -55,3 +55,13 @@ def test_pictures_of_anything(tmp_path: Path, bands: tuple[str, ...], known: boo
     for name in ("map.png", "samples.png"):
         pixels = np.asarray(Image.open(tmp_path / name).convert("RGB"))
         assert min(pixels.shape[:2]) > 300 and len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
+
+
+def test_mathematics_in_names_is_text(tmp_path: Path) -> None:
+    row = (("$x_{$",), 50.0, 8.0, DAYS[6], "$\\frac{")
+    source = Squares([row] * 3)
+    source.classes, source.ids = ("$x_{$", "b"), ["$\\frac$", "$a$", "_b$^$"]
+    source.name = "$sqrt_{$"
+    card, *_ = prepare(source, tmp_path / "shards")
+    draw_map(overview(Folder(tmp_path / "shards"), card), card, tmp_path / "map.png")
+    draw_samples(Folder(tmp_path / "shards"), card, tmp_path / "samples.png")

@@ -299,3 +299,10 @@ def test_the_demo_space_is_sound(shards: Path, tmp_path: Path) -> None:
     shown = yaml.safe_load(done.stdout)
     assert shown["trials"] >= 16 and len(re.findall(r"rungs at steps (.*);", done.stdout)[0].split(", ")) >= 3
     assert "16 trials" in done.stdout
+
+
+def test_what_stands_in_a_file_does_not_move_the_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "\x1b[2J\x07.yaml").write_text("- 1")
+    assert main(["train", str(tmp_path / "\x1b[2J\x07.yaml"), "--dry-run"]) == 2
+    said = capsys.readouterr().err
+    assert r"\x1b[2J\x07.yaml" in said and "\x1b[2J" not in said and "\x07" not in said

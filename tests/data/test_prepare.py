@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import json
 import os
 import re
 import resource
@@ -17,11 +18,12 @@ import numpy as np
 import pytest
 from filelock import FileLock, Timeout
 
-from stssl.data.jobs import in_turn
+from stssl.data.jobs import Skipped, in_turn
 from stssl.data.prepare import prepare
 from stssl.data.schema import Card, Sample
 from stssl.data.shards import MANIFEST, PROGRESS, read_card, read_columns, verify
 from stssl.data.sources.eurosat import EuroSAT
+from stssl.data.store import ImageStore
 from stssl.errors import DataError
 from stssl.storage import Folder
 
@@ -160,7 +162,7 @@ def test_killed_at_any_moment(small, tmp_path: Path, on_error: str) -> None:
     if on_error == "skip":
         source.all[7] = source.all[7]._replace(image="damaged")
     whole, *_ = prepare(source, tmp_path / "whole", rows_per_shard=3, on_error=on_error)
-    moments, left = np.random.default_rng(0).permutation(np.linspace(100, 6500, 24).astype(int)), set()
+    moments, left = np.random.default_rng(0).permutation(np.linspace(100, 7800, 24).astype(int)), set()
     for number, moment in enumerate(moments):
         out = tmp_path / f"out{number}"
         for steps in (moment, moment // 3):  # killed, and killed again on the way on
@@ -383,3 +385,49 @@ def test_nan_pixels_and_no_images(list_source, tmp_path: Path) -> None:
         prepare(list_source([Sample("x", image, None, None, None, None, None)]), tmp_path / "out")
     with pytest.raises(DataError, match="no images"):
         prepare(list_source([]), tmp_path / "out")
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_the_umask_decides_who_may_read(small, tmp_path: Path, mask: int) -> None:
+    """Shards, card, list of what was left out, and the unpacked copy."""
+    source = small(12)
+    source.all[3] = source.all[3]._replace(image="damaged")
+    before = os.umask(mask)
+    try:
+        prepare(source, tmp_path / "out", rows_per_shard=4, on_error="skip")
+        ImageStore.open(tmp_path / "out", tmp_path / "cache")
+    finally:
+        os.umask(before)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 10 and {path.stat().st_mode & 0o777 for path in files} == {0o666 & ~mask}, [
+        (path.name, oct(path.stat().st_mode)) for path in files
+    ]
+
+
+def test_a_note_of_another_file_is_not_believed(small, tmp_path: Path) -> None:
+    """What is in `_progress` may come from anyone; a name in it is no path either."""
+    source, out = small(8), tmp_path / "out"
+    prepare(source, tmp_path / "whole", rows_per_shard=4)
+    names = [shard.file for shard in read_card(tmp_path / "whole").shards]
+    for name in names:
+        (out / PROGRESS).mkdir(parents=True, exist_ok=True)
+        (out / name).write_bytes(b"xx")
+        shard = {"file": f"../victim/{name}", "rows": 4, "bytes": 2, "sha256": "0" * 64}
+        note = {"job": name, "shard": shard, "content": {}, "skipped": []}
+        (out / PROGRESS / f"{name}.json").write_text(json.dumps(note))
+    card, *_ = prepare(source, out, rows_per_shard=4)
+    assert card == read_card(tmp_path / "whole") == verify(out)
+
+
+@pytest.mark.parametrize("name", ["=1+1", "@sum", "-2+3", "+1", "\t=1", "'=1", "''-1", " =1", "'quoted'", "plain"])
+def test_no_cell_of_a_list_is_a_formula(small, tmp_path: Path, name: str) -> None:
+    source = small(6)
+    source.all[0] = source.all[0]._replace(id=name, image="damaged")
+    source.all.sort(key=lambda sample: sample.id)
+    source.ids = [sample.id for sample in source.all]
+    _, _, skipped = prepare(source, tmp_path / "out", on_error="skip")
+    assert skipped == (Skipped(name, f"{name}.tif: damaged"),)
+    with (tmp_path / "out" / "skipped.csv").open(newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert not any(cell.lstrip(" \n").startswith(("=", "+", "-", "@", "\t", "\r")) for cell in cells), cells
+    assert prepare(source, tmp_path / "out", on_error="skip") == (read_card(tmp_path / "out"), False, skipped)

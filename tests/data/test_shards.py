@@ -156,7 +156,9 @@ def test_cards_that_contradict_themselves(small, tmp_path: Path, change: dict, s
     assert (tmp_path / "precious").exists()
 
 
-@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "a/b.parquet", ".hidden", ""])
+@pytest.mark.parametrize(
+    "name", ["../../etc/passwd", "/etc/passwd", "a/b.parquet", ".hidden", "", "..", "a\\b", "a\0b", "x" * 300]
+)
 def test_a_card_names_files_of_its_folder_only(small, tmp_path: Path, name: str) -> None:
     prepare(small(), tmp_path / "out")
     path = tmp_path / "out" / MANIFEST
@@ -164,6 +166,16 @@ def test_a_card_names_files_of_its_folder_only(small, tmp_path: Path, name: str)
     data["shards"][0]["file"] = name
     path.write_text(json.dumps(data))
     with pytest.raises(DataError, match=r"shards.0.file"):
+        verify(tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["../../victim", "/victim", "a\0", "a\nb", "x" * 300, "", ".."])
+def test_a_data_sets_name_is_no_path(small, tmp_path: Path, name: str) -> None:
+    """`inspect` makes a folder of that name."""
+    prepare(small(), tmp_path / "out")
+    data = json.loads((tmp_path / "out" / MANIFEST).read_text())
+    (tmp_path / "out" / MANIFEST).write_text(json.dumps({**data, "name": name}))
+    with pytest.raises(DataError, match=r"dataset.json: name: data set .* is not a valid name"):
         verify(tmp_path / "out")
 
 

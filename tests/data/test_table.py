@@ -310,7 +310,7 @@ def test_unknown_split(fault: Callable[..., str]) -> None:
         ("a\nb.png", "is no path"),
         ("new\xa0york.png", "new\xa0york.png: no such file"),
         ("gone.png", "gone.png: no such file; replace it, or take out line 2 of my.csv"),
-        ("x" * 300 + ".png", "File name too long"),
+        ("x" * 300 + ".png", "line 2: column 'path': 'xxx"),
     ],
 )
 def test_faulty_paths(fault: Callable[..., str], path: str, message: str) -> None:

@@ -284,3 +284,60 @@ def test_other_shards_of_the_same_data(exported: Path, trainer: Trainer, shards:
 def test_an_unknown_split(exported: Path) -> None:
     with pytest.raises(ConfigError, match="split 'train' is unknown; known: holdout, test, validation"):
         bundle.evaluate(exported, None, "train")
+
+
+# --- who may read it, and what a foreign one may do ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_the_umask_decides_who_may_read(trainer: Trainer, tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        bundle.write(trainer, tmp_path / "b", "Made by a test.", [])
+    finally:
+        os.umask(before)
+    assert {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "b").iterdir()} == dict.fromkeys(
+        FILES, 0o666 & ~mask
+    )
+    assert (tmp_path / "b").stat().st_mode & 0o777 == 0o777 & ~mask
+
+
+def test_a_link_is_not_replaced(exported: Path, trainer: Trainer, tmp_path: Path) -> None:
+    for target in (exported, tmp_path / "nothing"):
+        (tmp_path / "link").unlink(missing_ok=True)
+        (tmp_path / "link").symlink_to(target)
+        with pytest.raises(RunError, match="link: is a symbolic link, which is not replaced; choose another folder"):
+            bundle.write(trainer, tmp_path / "link", "Newer.", [])
+    assert "Made by a test." in (exported / "README.md").read_text() and not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("checkpoint_path", "weights.pth"),
+        ("pretrained", True),
+        ("pretrained", 1),
+        ("pretrained_cfg", {"file": "weights.pth"}),
+        ("model_name", "hf-hub:somebody/model"),
+        ("model_name", "local-dir:/models/one"),
+        ("model_name", ["vit_tiny_patch16_224"]),
+        ("cache_dir", "somewhere"),
+        ("depth", [["x"] * 1000] * 1000),
+    ],
+)
+def test_a_foreign_bundle_loads_no_other_weights(exported: Path, key: str, value: object) -> None:
+    model = json.loads((exported / "model.json").read_text())
+    model["timm"][key] = value
+    (exported / "model.json").write_text(json.dumps(model))
+    with pytest.raises(
+        CheckpointError, match=rf"not a whole bundle \(model.json: timm.{key}: .*export it again"
+    ) as error:
+        bundle.load(exported)
+    assert len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize("text", ["[]", '{"timm": []}', '{"timm": null}', "3", "[" * 100_000])
+def test_another_model_json_is_refused(exported: Path, text: str) -> None:
+    (exported / "model.json").write_text(text)
+    with pytest.raises(CheckpointError, match="not a whole bundle"):
+        bundle.load(exported)

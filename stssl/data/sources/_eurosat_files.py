@@ -123,7 +123,7 @@ def _candidates(place: str, root: Folder) -> Iterator[tuple[Folder, str]]:
         return
     path_ = Path(place).expanduser()
     if not path_.is_absolute():
-        yield root, place
+        yield root.locate(place)
     yield Folder(path_.parent), path_.name
 
 

@@ -86,9 +86,10 @@ def opened(folder: Folder, name: str, remedy: str) -> Iterator[rasterio.DatasetR
     try:
         with quiet():
             if folder.path is not None:
-                if (folder.path / name).stat().st_size == 0:
+                path = folder.local_path(name)
+                if path.stat().st_size == 0:
                     raise DataError(f"{shown}: the file is empty; {remedy}")
-                with rasterio.open(folder.path / name, driver=driver) as file:
+                with rasterio.open(path, driver=driver) as file:
                     yield file
                 return
             data = folder.read(name)

@@ -78,7 +78,7 @@ def read_splits(place: str, root: Folder, fraction: float | None, classes: int) 
 
 def _find(place: str, root: Folder) -> Folder:
     far = Folder(place)
-    near = far if is_uri(place) or os.path.isabs(os.path.expanduser(place)) else root / place
+    near = far if is_uri(place) or os.path.isabs(os.path.expanduser(place)) else root.locate(f"{place}/{_FILES[0]}")[0]
     for folder in (near, far):
         if folder.exists():
             return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import posixpath
 import re
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from stssl.data.schema import Task
 from stssl.data.sources._raster import DRIVERS
 from stssl.data.sources._table_file import Days, Rows
 from stssl.errors import DataError, did_you_mean
+from stssl.files import NAME_BYTES
 
 NONE_APPLIES = "-"  # in a text cell of `labels`: known to have no label
 
@@ -69,6 +71,8 @@ def image_path(folder: Path | None) -> Callable[[Any], str]:
             path = path.removeprefix(f"{folder}/")
         elif path.startswith(("/", "../")):
             raise ValueError(f"{show(path)} leads out of the table's folder; in a bucket, images must lie below it")
+        if max(len(os.fsencode(name)) for name in path.split("/")) > NAME_BYTES:
+            raise ValueError(f"{show(path)} holds a name of more than {NAME_BYTES} bytes, which no file has")
         if "." + path.rpartition(".")[2].lower() not in DRIVERS:
             raise ValueError(f"{show(path)} is no image by its ending; known: {', '.join(DRIVERS)}")
         return path

@@ -32,7 +32,7 @@ from stssl.data.schema import Sample, Task
 from stssl.data.sources import _bigearthnet as ben
 from stssl.data.sources._raster import RasterSource, quiet
 from stssl.data.sources._reference_splits import Splits, read_splits
-from stssl.errors import DataError, did_you_mean
+from stssl.errors import DataError, did_you_mean, short_repr
 from stssl.storage import Folder
 
 CLASSES = {43: ben.CLASSES_43, 19: ben.CLASSES_19}
@@ -243,10 +243,10 @@ def _labels(metadata: dict[str, Any], classes: int) -> tuple[str, ...]:
     """Labels in the order of the classes; () if none of the 19 is among them."""
     labels = metadata.get("labels")
     if not isinstance(labels, list) or not labels or len(set(map(str, labels))) < len(labels):
-        raise ValueError(f"'labels' is {labels!r}; expected a list of class names, each once")
+        raise ValueError(f"'labels' is {short_repr(labels)}; expected a list of class names, each once")
     for label in labels:
         if label not in ben.CLASSES_43:
-            raise ValueError(f"unknown class {label!r}; {did_you_mean(str(label), ben.CLASSES_43)}")
+            raise ValueError(f"unknown class {short_repr(label)}; {did_you_mean(str(label), ben.CLASSES_43)}")
     names = set(labels) if classes == 43 else {ben.MERGED.get(label) for label in labels}
     return tuple(name for name in CLASSES[classes] if name in names)
 
@@ -262,9 +262,9 @@ def _time(metadata: dict[str, Any], patch: str) -> float:
     except ValueError:
         time = None
     if time is None:
-        raise ValueError(f"'acquisition_date' is {given!r:.60}, which is no date and time (YYYY-MM-DD HH:MM:SS)")
+        raise ValueError(f"'acquisition_date' is {short_repr(given)}, which is no date and time (YYYY-MM-DD HH:MM:SS)")
     if abs(time - named) > _DAYS_OFF:
-        raise ValueError(f"'acquisition_date' is {given!r}, but the patch's name says {patch.split('_')[2]}")
+        raise ValueError(f"'acquisition_date' is {short_repr(given)}, but the patch's name says {patch.split('_')[2]}")
     return time
 
 
@@ -275,10 +275,10 @@ def _place(metadata: dict[str, Any], known: NDArray[np.float32]) -> tuple[float,
         raise ValueError("the keys 'coordinates' (a mapping) and 'projection' (a text) are required")
     numbers: list[Any] = [corners.get(key) for key in ("ulx", "uly", "lrx", "lry")]
     if not all(isinstance(number, int | float) and abs(number) < _FAR for number in numbers):
-        raise ValueError(f"'coordinates' is {corners!r:.200}; expected numbers for ulx, uly, lrx, lry, in metres")
+        raise ValueError(f"'coordinates' is {short_repr(corners)}; expected numbers for ulx, uly, lrx, lry, in metres")
     left, top, right, bottom = numbers
     if (right - left, top - bottom) != (1200, 1200):
-        raise ValueError(f"'coordinates' is {corners!r}; a patch is 1200 m wide and high")
+        raise ValueError(f"'coordinates' is {short_repr(corners)}; a patch is 1200 m wide and high")
     try:
         (lng,), (lat,) = transform(CRS.from_wkt(projection), "EPSG:4326", [(left + right) / 2], [(top + bottom) / 2])
     except (CRSError, CPLE_BaseError) as error:

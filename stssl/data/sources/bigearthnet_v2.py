@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from stssl.data.schema import Sample, Task
 from stssl.data.sources import _bigearthnet as ben
 from stssl.data.sources._raster import RasterSource, quiet
-from stssl.errors import DataError, did_you_mean
+from stssl.errors import DataError, did_you_mean, short_repr
 from stssl.storage import Folder
 
 _IMAGES = "BigEarthNet-S2"
@@ -145,7 +145,9 @@ def _read_table(folder: Folder, name: str) -> pa.Table:
     ):
         for value in pc.unique(values).to_pylist():
             if value not in known:
-                raise DataError(f"{shown}: {column}: unknown value {value!r}; {did_you_mean(str(value), known)}")
+                raise DataError(
+                    f"{shown}: {column}: unknown value {short_repr(value)}; {did_you_mean(str(value), known)}"
+                )
     few = pc.equal(pc.fill_null(pc.list_value_length(table["labels"]), 0), 0)
     if pc.any(few).as_py():
         raise DataError(f"{shown}: '{table['patch_id'].filter(few)[0]}' has no labels; download the table again")

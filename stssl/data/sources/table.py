@@ -174,8 +174,7 @@ class Table(RasterSource):
 
     def _image(self, path: str, index: int) -> tuple[Folder, str, str]:
         """Folder and name of an image, and what to do if it is faulty."""
-        above, name = posixpath.split(path)
-        folder, name = (Folder(above), name) if path.startswith("/") else (self.folder, path)
+        folder, name = self.folder.locate(path)
         return folder, name, f"replace it, or take out {self._word} {self._numbers[index]} of {self._table}"
 
     def _look_at_first(self) -> Look:

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator
 from torch import Tensor, nn
 
 from stssl.encodings.encoder import MetadataEncoder
+from stssl.errors import short_repr
 from stssl.models.families import Family, family_of
 
 Span = Literal["all", "first_half", "last_half", "first", "last"]
@@ -17,7 +18,9 @@ SPANS = get_args(Span)
 def _as_blocks(value: Any) -> Any:
     numbers = isinstance(value, list | tuple) and all(type(number) is int for number in value)
     if not numbers and value not in SPANS:
-        raise ValueError(f"expected one of {', '.join(SPANS)}, or a list of block numbers from 0, got {value!r}")
+        raise ValueError(
+            f"expected one of {', '.join(SPANS)}, or a list of block numbers from 0, got {short_repr(value)}"
+        )
     return value
 
 
