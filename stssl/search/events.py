@@ -22,7 +22,7 @@ FailureKind = Literal["diverged", "raised", "out_of_memory", "hung", "silent", "
 LARGEST = 1e100  # of a score or a duration: squares and sums of such numbers are finite
 _DEEPEST = 16  # levels of a recipe
 # `t0001`, and its second replicate `t0001-r2`: a trial's name is that of a folder too
-_TRIAL = re.compile(r"t(?P<number>\d{1,9})(?:-r\d{1,9})?")
+_TRIAL = re.compile(r"t(?P<number>[0-9]{1,9})(?:-r[0-9]{1,9})?")
 
 Name = Annotated[str, Field(pattern=rf"^{_TRIAL.pattern}$")]
 Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
@@ -31,7 +31,7 @@ Step = Annotated[int, Field(ge=1, le=2**53)]
 Duration = Annotated[float, Field(ge=0, le=LARGEST)]
 Value = bool | int | float | str | None
 Scores = dict[str, Number]
-ByStep = dict[Annotated[str, Field(pattern=r"^\d{1,15}$")], Number]
+ByStep = dict[Annotated[str, Field(pattern=r"^[0-9]{1,15}$")], Number]
 
 
 class _Event(BaseModel):
