@@ -44,6 +44,7 @@ def test_two_foreign_lines_delete_nothing(run: Path) -> None:
     assert f"{run}/ledger.jsonl, line 1: " in done.stderr and f"'{FOREIGN}'" in done.stderr
 
 
+@pytest.mark.soak
 def test_a_link_in_place_of_the_trials_deletes_nothing(run: Path) -> None:
     (run / "trials").rmdir()
     (run / "trials").symlink_to(run.parent)
@@ -52,8 +53,8 @@ def test_a_link_in_place_of_the_trials_deletes_nothing(run: Path) -> None:
         "event": "created",
         "trial": "t0001",
         "kind": "search",
-        "params": {},
-        "recipe": run_folder.load(run)[0].recipe,
+        "params": {"framework": "plain", "optimizer.lr": 0.001},
+        "recipe": {**run_folder.load(run)[0].recipe, "framework": "plain"},
         "time": 1.0,
     }
     failed = {"event": "failed", "trial": "t0001", "kind": "raised", "reason": "", "time": 2.0}

@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions, requires
 from pathlib import Path
 
 import boto3
@@ -78,16 +78,22 @@ def closure(extra: str) -> set[str]:
 
 def blocked(extra: str) -> str:
     """The modules that nothing in the closure provides, as JSON."""
-    there = closure(extra) | {"psutil", "colorama"}  # which Ray brings along, and finds once it is imported
+    there = closure(extra)
+    rays_own = str(distribution("ray").locate_file("ray"))  # copies of others' packages, once Ray has been imported
+
+    def brought(name: str) -> bool:
+        return canonicalize_name(name) in there or str(distribution(name).locate_file("")).startswith(rays_own)
+
     modules = packages_distributions().items()
-    return json.dumps(sorted(m for m, names in modules if not {canonicalize_name(n) for n in names} & there))
+    return json.dumps(sorted(module for module, names in modules if not any(map(brought, names))))
 
 
 def made(modules: str, name: str, environment: dict[str, str], folder: Path, **changes: str) -> None:
     """Run the program with provider and worker of a file in cluster/."""
     config = yaml.safe_load((ROOT / "cluster" / f"{name}.yaml").read_text().replace("FILL_IN", "filled"))
     kind = config["available_node_types"]["gpu_spot"]["node_config"] | changes
-    clean = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy") and k not in ("PYTHONPATH",)}
+    ours = ("PYTHONPATH", "RAY_AUTH_MODE")  # which another test may have set
+    clean = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy") and k not in ours}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, modules, json.dumps(config["provider"]), json.dumps(kind)],
         capture_output=True, text=True, timeout=120, cwd=folder, env=clean | environment | {"HOME": str(folder)},
