@@ -16,7 +16,7 @@ the best of the table. All contenders share the seeds, and compare pair by pair:
 
 `overhead`: 100 trials of 5 reports that do nothing, by our driver and by bare Ray Tune with reused actors, in real time, by
 turns. `throughput`: how many reports a second the study and its ledger take in a search of 1,000 trials. `replay`: the
-time to read a ledger of 10,000 results.
+time to read a ledger of 10,000 results. `decisions`: what one decision costs as a search grows, see search_decisions.py.
 """
 
 # ruff: noqa: E402 - Ray reads its environment when it is imported
@@ -50,13 +50,15 @@ from ray.tune.search.optuna import OptunaSearch
 
 from stssl.search import cluster, driver, ledger
 from stssl.search.config import SearchConfig
-from stssl.search.ledger import Event, Ledger
+from stssl.search.events import Event, Order
+from stssl.search.ledger import Ledger
 from stssl.search.space import Space
 from stssl.search.state import SearchState, TrialState
 from stssl.search.study import Job, Study
 from stssl.training.recipe import PLUGINS, Recipe
 
 sys.path.insert(0, str(Path(__file__).parent))
+import search_decisions
 from search_curves import CURVES, GRID, RUNGS, base_recipe
 from sleeper import Bare, Driven
 
@@ -70,9 +72,11 @@ class MemoryLedger:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self.order = Order()
 
     def append(self, event: str, **fields: Any) -> Event:
         self.events.append({"event": event, "time": 0.0, **fields})
+        self.order.take(self.events[-1])
         return self.events[-1]
 
 
@@ -341,7 +345,7 @@ def replay() -> dict[str, Any]:
 
 def main() -> None:
     """Run the parts that are asked for."""
-    parts = ("curves", "overhead", "throughput", "replay")
+    parts = ("curves", "overhead", "throughput", "replay", "decisions")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", default=parts, help=f"which of {', '.join(parts)}")
     parser.add_argument("--curves", type=Path, default=CURVES)
@@ -360,6 +364,9 @@ def main() -> None:
         found["throughput"] = {name: throughput(name) for name in ("random", "tpe")}
     if "replay" in given.parts:
         found["replay"] = replay()
+    if "decisions" in given.parts:
+        with tempfile.TemporaryDirectory() as folder:
+            found["decisions"] = search_decisions.measure(Path(folder))
     print(json.dumps(found, indent=2))
 
 

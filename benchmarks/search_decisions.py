@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ SPACE = {
     "algorithm.unlabeled_weight": {"loguniform": [0.1, 10.0]},
     "training.ema_decay": {"uniform": [0.9, 0.999]},
 }
+SIZES, SAMPLERS = (1_000, 5_000, 20_000), ("random", "tpe", "qmc", "cmaes")
 SCORES = ("accuracy", "balanced_accuracy", "f1_macro", "map_macro", "map_micro", "loss")
 
 
@@ -154,7 +155,9 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": round(statistics.median(values), 2), "min": round(min(values), 2), "max": round(max(values), 2)}
 
 
-def measure(ledgers: Path, sizes: list[int], samplers: list[str], rounds: int) -> dict[str, Any]:
+def measure(
+    ledgers: Path, sizes: Sequence[int] = SIZES, samplers: Sequence[str] = SAMPLERS, rounds: int = 9
+) -> dict[str, Any]:
     """The table, in milliseconds."""
     found: dict[str, Any] = {}
     for trials in sizes:
@@ -177,8 +180,8 @@ def measure(ledgers: Path, sizes: list[int], samplers: list[str], rounds: int) -
 def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, nargs="+", default=[1_000, 5_000, 20_000])
-    parser.add_argument("--samplers", nargs="+", default=["random", "tpe", "qmc", "cmaes"])
+    parser.add_argument("--trials", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--samplers", nargs="+", default=SAMPLERS)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--ledgers", type=Path)
     given = parser.parse_args()
