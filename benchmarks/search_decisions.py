@@ -82,8 +82,7 @@ def record(folder: Path, trials: int) -> None:
     folder.mkdir(parents=True)
     config, space = search_of(trials, "random")
     study, source = SearchAlone(config, space, Ledger(folder)), random.Random(0)
-    study.ledger._file.close()  # written in one go below: nobody waits for the disk
-    study.ledger._write = lambda line: None  # type: ignore[method-assign]
+    study.ledger._write = lambda line: None  # type: ignore[method-assign] # all in one go below: nobody waits for the disk
     running: list[tuple[str, int]] = []
     study.begin()
     while True:
@@ -96,6 +95,7 @@ def record(folder: Path, trials: int) -> None:
         scores = {score: source.random() for score in SCORES}
         if study.report(name, step, 1.0, scores, {"total": 1.0}) == "continue":
             running.append((name, step))
+    study.ledger.close()
     lines = (json.dumps(event) + "\n" for event in study.ledger.events)
     (folder / ledger.NAME).write_text("".join(lines), encoding="utf-8")
     (folder / "search.yaml").write_text(cfg.dump_yaml(config.dump()), encoding="utf-8")

@@ -23,7 +23,8 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from stssl.errors import ConfigError, did_you_mean, short_repr, shorten
+from stssl.errors import ConfigError, StsslError, did_you_mean, short_repr, shorten
+from stssl.files import check_file
 
 
 class Config(BaseModel):
@@ -94,11 +95,59 @@ class _Dumper(yaml.SafeDumper):
     """yaml.safe_dump that quotes what Loader would take for a number."""
 
 
-# YAML 1.1 takes 1e-4 (no dot) for a string; every user of a learning rate means a number.
-for _class in (Loader, _Dumper):
-    _class.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-    )
+# Numbers as YAML 1.2 has them, and 1e-4, which 1.1 takes for text: there 1:30 is 90, 017 is 15, and 1_0 is 10.
+_NUMBER = {
+    "tag:yaml.org,2002:int": re.compile(r"^[-+]?(0|[1-9][0-9]*)$"),
+    "tag:yaml.org,2002:float": re.compile(
+        r"^([-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"
+    ),
+}
+Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _NUMBER]
+    for first, resolvers in Loader.yaml_implicit_resolvers.items()
+}
+for _tag, _pattern in _NUMBER.items():
+    Loader.add_implicit_resolver(_tag, _pattern, list("-+.0123456789"))
+    _Dumper.add_implicit_resolver(_tag, _pattern, list("-+.0123456789"))
+
+MOST_BYTES = 2 << 20  # of a file
+MOST_MARKS = 100_000  # of YAML's punctuation: a second's work for its parser
+MOST_NODES = 100_000  # values, with what every alias stands for
+
+
+def compose(text: str) -> yaml.Node | None:
+    """The nodes of a YAML document, of which there are not too many.
+
+    Raises:
+        yaml.YAMLError: The text is not YAML.
+        ValueError: It is too large, or its aliases make it so.
+    """
+    if sum(map(text.count, ",[]{}:\n")) > MOST_MARKS:
+        raise ValueError(f"too large: more than {MOST_MARKS:,} lines and entries")
+    loader = Loader(text)
+    try:
+        node = loader.get_single_node()
+    finally:
+        loader.dispose()
+    if node is not None and _count(node, {}) > MOST_NODES:
+        raise ValueError(f"too large: its aliases (*name) repeat so much that it has more than {MOST_NODES:,} values")
+    return node
+
+
+def _count(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node stands for, with each alias counted as what it repeats."""
+    if id(node) in known:
+        if known[id(node)] == 0:
+            raise ValueError("an alias (*name) stands within what it repeats")
+        return known[id(node)]
+    known[id(node)] = 0
+    below: list[yaml.Node] = []
+    if isinstance(node, yaml.MappingNode):
+        below = [part for pair in node.value for part in pair]
+    elif isinstance(node, yaml.SequenceNode):
+        below = node.value
+    known[id(node)] = 1 + sum(_count(part, known) for part in below)
+    return known[id(node)]
 
 
 def parse_yaml(text: str, source: str) -> Any:
@@ -109,18 +158,37 @@ def parse_yaml(text: str, source: str) -> Any:
         source: What to call it in an error (a file name or `--set`).
 
     Raises:
-        ConfigError: The text is not YAML, with line and column.
+        ConfigError: The text is not YAML, with line and column; or too large.
     """
     try:
-        return yaml.load(text, Loader)
+        node = compose(text)
+        return None if node is None else Loader("").construct_document(node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error)
-        raise ConfigError(f"{source}{place}: not valid YAML: {problem}") from None
+        raise ConfigError(f"{source}{place}: not valid YAML: {shorten(problem)}") from None
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         # PyYAML's own constructors stumble so: over the date 2020-13-45, `!!int x`, a thousand nested brackets
-        raise ConfigError(f"{source}: not valid YAML: {error}") from None
+        raise ConfigError(f"{source}: not valid YAML: {shorten(str(error))}") from None
+
+
+def read_text(path: Path | str) -> str:
+    """The text of a configuration file.
+
+    Raises:
+        ConfigError: It is missing, cannot be read, is no regular file or too large.
+    """
+    path = Path(path)
+    try:
+        check_file(path, MOST_BYTES)
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except StsslError as error:
+        raise ConfigError(str(error)) from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:
@@ -129,14 +197,7 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     Raises:
         ConfigError: The file is missing, unreadable, not YAML, or not a mapping.
     """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    data = parse_yaml(text, str(path))
+    data = parse_yaml(read_text(path), str(path))
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected a mapping of keys to values, got {type(data).__name__}")
     return data

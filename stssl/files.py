@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import stat
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,9 @@ from stssl.errors import StsslError, short_repr
 
 NAME_BYTES = 255  # what file systems allow for one name
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_KINDS = (
+    (stat.S_ISFIFO, "a pipe"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"), (stat.S_ISSOCK, "a socket"),
+)  # fmt: skip
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
@@ -66,6 +70,49 @@ def check_identifier(name: object, what: str) -> str:
         f"{what} {short_repr(name)} is not a valid name: expected at most 100 letters, digits, '_', '-' and '.', and neither '-' "
         "nor '.' first"
     )
+
+
+def check_file(path: Path | str, most: int | None = None) -> None:
+    """Refuse, before it is opened, what is no regular file or larger than it can be.
+
+    A pipe would be waited for without end, and a device read without end.
+
+    Args:
+        path: It may be missing.
+        most: Bytes; None = any number.
+
+    Raises:
+        StsslError: Says what it is, or how large, and what would be right.
+        OSError: It cannot be looked at.
+    """
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return  # whoever opens it says so
+    if stat.S_ISDIR(status.st_mode):
+        return  # which opening refuses in the same moment
+    if not stat.S_ISREG(status.st_mode):
+        kind = next((name for test, name in _KINDS if test(status.st_mode)), "something else")
+        raise StsslError(f"{path}: is {kind}, not a regular file; write its contents into a file, and name that")
+    if most is not None and status.st_size > most:
+        raise StsslError(
+            f"{path}: has {status.st_size:,} bytes, where at most {most:,} can be right; is it another file than you meant?"
+        )
+
+
+def check_archive(path: Path | str) -> None:
+    """Refuse, before it is unpacked, an archive of torch's that takes more room than its file: torch never compresses.
+
+    Raises:
+        StsslError: It is no regular file, or unpacks to more than it has.
+        zipfile.BadZipFile: It is no archive.
+        OSError: It cannot be read.
+    """
+    check_file(path)
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > (size := os.stat(path).st_size):
+        raise StsslError(f"{path}: unpacks to {unpacked:,} bytes from {size:,}, as no file that torch wrote does")
 
 
 def new_file(folder: Path | str, prefix: str, suffix: str = "") -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from stssl.config import Loader
+from stssl.config import compose, read_text
 from stssl.errors import StsslError
 
 # `points[2]: optimizer.lr = 2 lies outside` and `recipe: optimizer.lr: too large`: a key, and perhaps one below it.
@@ -39,7 +39,7 @@ def located(
 def _lines(path: Path, known_as: Callable[[str], str]) -> dict[str, int]:
     """Dotted key of a file to the line where it stands; entries of lists as `points[2]` and `points.2`."""
     try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader)
+        root = compose(read_text(path))
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return {}
     found: dict[str, int] = {}

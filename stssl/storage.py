@@ -19,7 +19,7 @@ import pyarrow as pa
 from pyarrow import fs as pafs
 
 from stssl.errors import DataError, short_repr
-from stssl.files import NAME_BYTES, atomic_path
+from stssl.files import NAME_BYTES, atomic_path, check_file
 
 T = TypeVar("T")
 CHUNK = 8 << 20
@@ -257,8 +257,10 @@ class Folder:
         Raises:
             FileNotFoundError: It is not there.
             OSError: The disk or the bucket refuses.
+            StsslError: It is a pipe, a device or the like.
         """
         if self.path is not None:
+            check_file(self.local_path(name))
             return self.local_path(name).read_bytes()
         key = self._join(name)
 

@@ -18,7 +18,7 @@ class CdmadConfig(ThresholdConfig):
     """
 
     name: Literal["cdmad"] = "cdmad"
-    debias_start: int = Field(0, ge=0)
+    debias_start: int = Field(0, ge=0, le=10**9)
 
 
 class Cdmad(Algorithm):

@@ -27,7 +27,7 @@ class CrossfitConfig(SemiSupervisedConfig):
     """
 
     folds: int = Field(5, ge=0, le=100)
-    rest_steps: int = Field(200, ge=1)
+    rest_steps: int = Field(200, ge=1, le=10**9)
 
     @model_validator(mode="after")
     def _two(self) -> Self:

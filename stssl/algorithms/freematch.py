@@ -26,7 +26,7 @@ class FreeMatchConfig(PseudoLabelConfig):
     name: Literal["freematch"] = "freematch"
     momentum: float = Field(0.999, ge=0, lt=1)
     fairness_weight: float = Field(0.001, ge=0, le=10)
-    warmup_steps: int = Field(0, ge=0)
+    warmup_steps: int = Field(0, ge=0, le=10**9)
     quantile: bool = False
     clip: bool = False
 

@@ -35,10 +35,10 @@ class SplitConfig(Config):
     """
 
     by: Literal["blocks", "time", "column"] = "blocks"
-    block_deg: float = Field(default=0.5, gt=0, le=90)
+    block_deg: float = Field(default=0.5, ge=1e-4, le=90)
     validation: float = Field(default=0.2, gt=0, lt=1)
     test: float = Field(default=0.2, ge=0, lt=1)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**31)
     holdout: HoldoutConfig | None = None
 
     @model_validator(mode="after")

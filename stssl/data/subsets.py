@@ -22,10 +22,10 @@ class LabeledConfig(Config):
         seed: Of the choice; another seed leaves validation and test as they are.
     """
 
-    count: int | None = Field(default=None, ge=1)
-    per_class: int | None = Field(default=None, ge=1)
+    count: int | None = Field(default=None, ge=1, le=10**9)
+    per_class: int | None = Field(default=None, ge=1, le=10**9)
     fraction: float | None = Field(default=None, gt=0, le=1)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**31)
 
     @model_validator(mode="after")
     def _one(self) -> Self:

@@ -22,7 +22,7 @@ from stssl import config as cfg
 from stssl.data.augment import Views
 from stssl.errors import CheckpointError, RunError, short_repr
 from stssl.export.card import model_card
-from stssl.files import atomic_path, write_text
+from stssl.files import atomic_path, check_file, write_text
 from stssl.models.backbone import STRUCTURE
 from stssl.models.families import family_named
 from stssl.training.deployed import data_like
@@ -116,6 +116,8 @@ def load(folder: Path) -> tuple[nn.Module, dict[str, Any], Recipe]:
         CheckpointError: A file is missing, damaged, or does not fit the others.
     """
     try:
+        for name, most in ((MODEL, 16 << 20), (WEIGHTS, None)):
+            check_file(folder / name, most)
         model = json.loads((folder / MODEL).read_text(encoding="utf-8"))
         network = timm.create_model(**_harmless(model["timm"]))
         network.load_state_dict(load_file(folder / WEIGHTS), strict=True)

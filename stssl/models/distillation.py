@@ -32,7 +32,7 @@ class DistillationConfig(Config):
     on: Literal["auto", "token", "pooled", "logits"] = "auto"
     predictor: Literal["none", "linear", "mlp"] = "linear"
     views: Literal["labeled", "strong", "weak", "labeled+strong", "labeled+weak"] = "labeled+strong"
-    rampup_steps: int = Field(0, ge=0)
+    rampup_steps: int = Field(0, ge=0, le=10**9)
     temperature: float = Field(2.0, gt=0, le=100)
 
     @model_validator(mode="after")

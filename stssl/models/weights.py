@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import sys
+import zipfile
 from typing import Any
 
 from timm.models import is_model_in_modules, load_state_dict
 from torch import Tensor
+
+from stssl.files import check_archive, check_file
 
 
 def read_weights(path: str, network: Any) -> dict[str, Tensor]:
@@ -19,6 +22,9 @@ def read_weights(path: str, network: Any) -> dict[str, Tensor]:
         path: A .safetensors file or one of torch's.
         network: What the weights are for; its own weights are not looked at.
     """
+    check_file(path)
+    if zipfile.is_zipfile(path):
+        check_archive(path)
     state = load_state_dict(path, weights_only=True)
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError("the file holds something else than named tensors")

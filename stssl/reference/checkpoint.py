@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stssl.errors import CheckpointError
+from stssl.errors import CheckpointError, StsslError
+from stssl.files import check_archive
 from stssl.models.backbone import ModelConfig, build_backbone
 from stssl.models.teacher_student import Networks
 from stssl.training.parts import networks_of
@@ -147,6 +148,7 @@ def read(path: Path | str) -> dict[str, Any]:
     numbers: list[Any] = [np.dtype, *{type(np.dtype(kind)) for kind in "dfliq"}]
     names: list[Any] = [(scalar, f"{package}.multiarray.scalar") for package in ("numpy.core", "numpy._core")]
     try:
+        check_archive(path)
         with zipfile.ZipFile(path) as archive:  # torch writes check sums but does not look at them
             if damaged := archive.testzip():
                 raise ValueError(f"{damaged} fails its check sum")
@@ -154,6 +156,8 @@ def read(path: Path | str) -> dict[str, Any]:
             file = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
+    except StsslError as error:
+        raise CheckpointError(str(error)) from None
     except Exception as error:  # torch's reader fails in many ways on a file that is something else
         reason = " ".join((str(error).splitlines() or [type(error).__name__])[0].split())
         raise CheckpointError(

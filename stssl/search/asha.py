@@ -31,7 +31,7 @@ class SchedulerConfig(Config):
     """
 
     name: Literal["asha", "asha_stopping", "hyperband", "none"] = "asha"
-    grace_steps: int = Field(2_000, ge=1)
+    grace_steps: int = Field(2_000, ge=1, le=10**9)
     reduction_factor: int = Field(3, ge=2, le=16)
 
 

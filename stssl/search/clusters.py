@@ -28,6 +28,7 @@ from typing import Any
 
 import yaml
 
+from stssl import config as cfg
 from stssl.config import read_yaml
 from stssl.errors import ConfigError, RunError
 from stssl.search import auth_token
@@ -290,9 +291,9 @@ def read(path: Path) -> Launcher | KubeRay | Slurm:
         ConfigError: It describes none, or not rightly.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"--cluster {path}: cannot be read: {error}") from None
+        text = cfg.read_text(path)
+    except ConfigError as error:
+        raise ConfigError(f"--cluster {error}") from None
     for number, line in enumerate(text.splitlines(), start=1):
         if BLANK in line.partition("#")[0]:
             raise ConfigError(f"{path}, line {number}: {BLANK} is still to be filled in: {line.strip()}")

@@ -47,12 +47,12 @@ class ResourceConfig(cfg.Config):
         hang_minutes: A training step or an evaluation that takes longer hangs.
     """
 
-    cpus: int = Field(1, ge=1)
-    gpus: float = Field(0, ge=0)
-    custom: dict[str, Annotated[float, Field(gt=0)]] = {}
-    retries: int = Field(2, ge=0)
-    code_retries: int = Field(0, ge=0)
-    hang_minutes: float = Field(60, gt=0, le=60 * 24 * 30)
+    cpus: int = Field(1, ge=1, le=4096)
+    gpus: float = Field(0, ge=0, le=4096)
+    custom: dict[str, Annotated[float, Field(gt=0, le=1e9)]] = {}
+    retries: int = Field(2, ge=0, le=1000)
+    code_retries: int = Field(0, ge=0, le=1000)
+    hang_minutes: float = Field(60, ge=0.01, le=60 * 24 * 30)
 
     @field_validator("gpus")
     @classmethod
@@ -111,16 +111,16 @@ class SearchConfig(cfg.Config):
         note: Printed with the results, for instance what they do not show.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     metric: str = "accuracy"
     second_metric: str | None = None
     trials: int = Field(32, ge=1, le=100_000)
-    budget_hours: float | None = Field(None, gt=0)
+    budget_hours: float | None = Field(None, ge=1e-6, le=1e9)
     recipe: dict[str, Any]
-    points: tuple[dict[str, Any], ...] = ()
-    warm_start: tuple[str, ...] = ()
-    space: dict[str, Parameter]
-    constraints: tuple[str, ...] = ()
+    points: tuple[dict[str, Any], ...] = Field((), max_length=1000)
+    warm_start: tuple[str, ...] = Field((), max_length=100)
+    space: dict[str, Parameter] = Field(max_length=500)
+    constraints: tuple[str, ...] = Field((), max_length=200)
     scheduler: SchedulerConfig = SchedulerConfig()
     sampler: SamplerConfig = SamplerConfig()
     replicates: ReplicateConfig = ReplicateConfig()

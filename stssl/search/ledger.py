@@ -17,7 +17,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from stssl.errors import RunError
+from stssl.errors import RunError, StsslError
+from stssl.files import check_file
 from stssl.search import events
 from stssl.search.events import Event, Order, TornLine
 from stssl.storage import Folder
@@ -106,9 +107,12 @@ def locked(run: Folder | Path) -> bool:
 
 def _bytes_of(path: Path) -> bytes:
     try:
+        check_file(path)
         return path.read_bytes()
     except FileNotFoundError:
         raise RunError(f"{path}: no such ledger; is this the folder of a search?") from None
+    except StsslError as error:
+        raise RunError(str(error)) from None
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error}") from None
 

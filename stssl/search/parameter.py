@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, model_validator
 
 from stssl import config as cfg
-from stssl.errors import shorten
+from stssl.errors import short_repr, shorten
 
 if TYPE_CHECKING:
     import optuna
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Value = bool | int | float | str | None
 _MANY = 1_000_000  # more values than this nobody lists
 _LISTED = 20  # values of a choice in a message
+_LARGEST, _LARGEST_INT = 1e100, 2**53  # of an end of a range: its width is a finite number, and each integer a float
 _CLOSE = 1e-8  # of a step: Optuna's tolerance too
 
 
@@ -50,6 +51,8 @@ class Parameter(cfg.Config):
                 raise ValueError("choice has the same value twice")
         else:
             low, high = self.ends
+            if max(abs(low), abs(high)) > (_LARGEST_INT if self.int_ is not None else _LARGEST):
+                raise ValueError(f"the end {short_repr(max(low, high, key=abs))} is too large a number")
             if low >= high:
                 raise ValueError(f"the lower end {low} must be below the upper end {high}")
             if self.loguniform and low <= 0:
@@ -75,6 +78,11 @@ class Parameter(cfg.Config):
     def ends(self) -> tuple[Any, Any]:
         """Lower and upper end of a range."""
         return self.uniform or self.loguniform or self.int_  # type: ignore[return-value]
+
+    @property
+    def continuous(self) -> bool:
+        """Whether it is a range of numbers without steps."""
+        return self.choice is None and self.int_ is None and self.step is None
 
     def extremes(self) -> tuple[Any, ...]:
         """All values of a choice, both ends of a range."""

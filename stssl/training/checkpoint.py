@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from stssl.config import flatten
-from stssl.errors import CheckpointError, shorten
-from stssl.files import atomic_path
+from stssl.errors import CheckpointError, StsslError, shorten
+from stssl.files import atomic_path, check_archive
 
 FORMAT = 2
 
@@ -68,12 +68,15 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> dict[str, Any]
         CheckpointError: Missing, damaged, or not a checkpoint of ours.
     """
     try:
+        check_archive(path)
         with zipfile.ZipFile(path) as archive:  # torch writes check sums but does not look at them
             if damaged := archive.testzip():
                 raise ValueError(f"{damaged} fails its check sum")
         state = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint") from None
+    except StsslError as error:
+        raise CheckpointError(str(error)) from None
     except Exception as error:  # torch's reader fails in many ways on a file that is something else
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(

@@ -16,7 +16,7 @@ class OptimizerConfig(Config):
 
     lr: float = Field(1e-4, gt=0, le=1e6)
     weight_decay: float = Field(5e-4, ge=0, le=10)
-    warmup_steps: int = Field(0, ge=0)
+    warmup_steps: int = Field(0, ge=0, le=10**9)
 
 
 def lr_factor(step: int, total: int, warmup: int) -> float:

@@ -44,8 +44,8 @@ class TrainingConfig(cfg.Config):
     often (class_balanced); the class frequencies that algorithms use are those of the labeled images either way.
     """
 
-    steps: int = Field(64_000, ge=1)
-    eval_interval: int = Field(2_000, ge=1)
+    steps: int = Field(64_000, ge=1, le=10**9)
+    eval_interval: int = Field(2_000, ge=1, le=10**9)
     batch_labeled: int = Field(64, ge=1, le=65_536)
     batch_unlabeled: int = Field(448, ge=1, le=65_536)
     ema_decay: float = Field(0.999, ge=0, lt=1)

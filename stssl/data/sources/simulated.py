@@ -131,7 +131,7 @@ class SimulatedConfig(Config):
     unlabeled: float = Field(default=0.0, ge=0, le=1)
     missing_place: float = Field(default=0.0, ge=0, le=1)
     missing_time: float = Field(default=0.0, ge=0, le=1)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**31)
 
 
 class Simulated(Source):

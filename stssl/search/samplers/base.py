@@ -32,8 +32,8 @@ class SamplerConfig(Config):
     """
 
     name: Literal["tpe", "gp", "cmaes", "qmc", "random", "grid"] = "tpe"
-    startup_trials: int = Field(10, ge=1)
-    seed: int = Field(0, ge=0)
+    startup_trials: int = Field(10, ge=1, le=100_000)
+    seed: int = Field(0, ge=0, lt=2**31)
     prior: float | None = Field(None, ge=0, le=1)
 
     @property
