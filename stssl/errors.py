@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import difflib
+import errno
 import os
 import reprlib
 from collections.abc import Iterable
@@ -28,6 +29,19 @@ class CheckpointError(StsslError):
 
 class RunError(StsslError):
     """A run folder that is missing, in use, finished, or that does not allow what was asked."""
+
+
+_MEMORY = (
+    "allocate memory", "can't start new thread", "bad_alloc", "out of memory", "pthread_create failed", "mmap failed",
+    "unable to mmap",
+)  # fmt: skip
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory, or what else a process may have, has run out: each library has its own words."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in (errno.ENOMEM, errno.EAGAIN)):
+        return True
+    return isinstance(error, RuntimeError | OSError) and any(sign in str(error).lower() for sign in _MEMORY)
 
 
 class _Repr(reprlib.Repr):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -15,6 +16,17 @@ from stssl.errors import StsslError, short_repr
 
 NAME_BYTES = 255  # what file systems allow for one name
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_DISK = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EIO)
+UNREADABLE = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.ESTALE,
+    errno.ENXIO,
+    errno.ETIMEDOUT,
+    errno.EMFILE,
+    errno.ENFILE,
+)
 _KINDS = (
     (stat.S_ISFIFO, "a pipe"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"), (stat.S_ISSOCK, "a socket"),
 )  # fmt: skip
@@ -138,14 +150,34 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     temporary = new_file(path.parent, f".{path.name[:50]}.", ".partial")
     mode = stat.S_IMODE(temporary.stat().st_mode)
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        with named_faults(path):
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
         if stat.S_IMODE(temporary.stat().st_mode) != mode:
             os.chmod(temporary, mode)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def named_faults(path: Path | str) -> Iterator[None]:
+    """Give the errors of a disk that is full or refuses the name of the file that was written: `write` itself tells none.
+
+    Raises:
+        OSError: With that name, whichever library met the fault.
+    """
+    try:
+        yield
+    except Exception as error:
+        # torch and safetensors have errors of their own for what the system told them
+        cause = error if isinstance(error, OSError) else error.__context__
+        number = cause.errno if isinstance(cause, OSError) else None
+        number = number or next((n for n in _DISK if os.strerror(n).lower() in str(error).lower()), None)
+        if number not in _DISK or (isinstance(error, OSError) and error.filename):
+            raise
+        raise OSError(number, f"{os.strerror(number)} while writing", str(path)) from error
 
 
 def write_text(path: Path | str, text: str) -> None:

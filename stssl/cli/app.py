@@ -11,10 +11,14 @@ from typer.core import TyperGroup
 from stssl import __version__
 from stssl.cli import evaluate, export, inspect, plugins, prepare, report, schema, search, status, submit, train
 from stssl.cli.common import errors, fault
-from stssl.errors import StsslError
+from stssl.errors import StsslError, is_out_of_memory, shorten
 from stssl.proxies import exempt_loopback
 
-OK, WRONG_USE, INTERRUPTED = 0, 2, 130
+OK, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+MEMORY_REMEDY = (
+    "take smaller batches (training.batch_unlabeled, training.batch_labeled), a smaller model, or a machine with more; see also "
+    "`ulimit -v` and `ulimit -u`"
+)
 
 
 class _Commands(TyperGroup):
@@ -75,7 +79,15 @@ def main(arguments: list[str] | None = None) -> int:
     exempt_loopback()
     try:
         app(arguments)
-    except (StsslError, OSError) as error:  # OSError: a folder that is a file, a disk without room or leave to write
+    except (MemoryError, RuntimeError, OSError) as error:
+        if is_out_of_memory(error):
+            fault(f"out of memory ({shorten(str(error).strip() or type(error).__name__)}); {MEMORY_REMEDY}")
+            return FAILED
+        if not isinstance(error, OSError):
+            raise
+        fault(str(error))
+        return WRONG_USE
+    except StsslError as error:  # OSError: a folder that is a file, a disk without room or leave to write
         fault(str(error))
         return WRONG_USE
     except SystemExit as end:  # typer's own way to say how it went: 0, 2 for wrong use, 130 for Ctrl-C

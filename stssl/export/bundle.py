@@ -124,6 +124,8 @@ def load(folder: Path) -> tuple[nn.Module, dict[str, Any], Recipe]:
         recipe = Recipe.read(folder / RECIPE)
         _ = [model[key] for key in ("classes", "task", "bands", "image_size", "band_mean", "band_std")]
         _ = model["data"]["fingerprint"]
+    except PermissionError:
+        raise  # which says nothing of what is in it
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
         raise CheckpointError(f"{folder}: not a whole bundle ({reason}); export it again") from None

@@ -17,6 +17,7 @@ from stssl.search.replicate import Standing, baseline, number_of, paired, standi
 from stssl.search.results import interval, test_score
 from stssl.search.state import SearchState, TrialState
 from stssl.storage import Folder
+from stssl.training import checkpoint
 from stssl.training.deployed import load as deployed_network
 from stssl.training.recipe import Recipe
 from stssl.training.trainer import Trainer
@@ -27,17 +28,39 @@ def choose(state: SearchState) -> Standing | None:
     return next(iter(standings(state)), None)
 
 
+def _weights_of(run: Folder, trial: TrialState) -> dict[str, Any]:
+    """The checkpoint of a trial, if it is its own and fit for use.
+
+    Raises:
+        CheckpointError: It is gone, damaged, another trial's, or has weights that are no numbers.
+        OSError: It cannot be read.
+    """
+    folder = trial_folder.trial_folder(run, trial.id)
+    state, at = trial_folder.load(folder), folder.show(trial_folder.CHECKPOINT)
+    if state is None:
+        raise CheckpointError(f"{at}: no such checkpoint")
+    recipe = validate(Recipe, trial.recipe, f"{run.show(NAME)}: recipe of {trial.id}")
+    checkpoint.check(state, recipe.dump(), recipe.digest(), state["fingerprint"], at)
+    for part in ("networks", "ema"):
+        for name, tensor in state[part].items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise CheckpointError(f"{at}: {part}.{name} holds NaN or infinity, so these weights are of no use")
+    return state
+
+
 def _best_at_hand(run: Folder, standing: Standing) -> TrialState:
-    """The replicate whose weights are exported: the best on validation whose checkpoint can be read."""
+    """The replicate whose weights are exported: the best on validation whose checkpoint can be used."""
+    faults = []
     for replicate in sorted(standing.replicates, key=lambda r: -r.score):
         try:
-            if trial_folder.load(trial_folder.trial_folder(run, replicate.id)) is not None:
-                return replicate
-        except CheckpointError:
-            continue
+            _weights_of(run, replicate)
+            return replicate
+        except CheckpointError as error:
+            faults.append(str(error))
     raise RunError(
-        f"{run / trial_folder.TRIALS}: the weights of all replicates of {standing.trial.id} are gone or damaged; train it again: "
-        f"status --json names its settings, and {run.show('search.yaml')} the base recipe"
+        f"{run / trial_folder.TRIALS}: the weights of all replicates of {standing.trial.id} are gone, damaged or of no use "
+        f"({faults[0] if faults else 'none ran to its end'}); train it again: status --json names its settings, and "
+        f"{run.show('search.yaml')} the base recipe"
     )
 
 
@@ -62,6 +85,7 @@ def test(run: Folder, best: Path, state: SearchState, metric: str) -> dict[str, 
         found[standing.trial.id] = {}
         for replicate in standing.replicates:
             try:
+                _weights_of(run, replicate)
                 with trial_folder.weights_at_hand(run, replicate.id) as weights:
                     deployed, correction = deployed_network(weights)
             except CheckpointError:
@@ -127,11 +151,7 @@ def export(run: Folder, state: SearchState, folder: Path, metric: str, trial: st
         facts.append(f"Validation {metric}: {sign * chosen.score:.3f} (one training).")
     recipe = validate(Recipe, chosen.recipe, f"{run.show(NAME)}: recipe of {chosen.id}")
     trainer = Trainer(recipe, Dataset.open(recipe.data))
-    weights = trial_folder.trial_folder(run, chosen.id)
-    at = weights.show(trial_folder.CHECKPOINT)
-    loaded = trial_folder.load(weights)
-    if loaded is None:
-        raise CheckpointError(f"{at}: no such checkpoint")
-    trainer.load_state_dict(loaded, at)
+    at = trial_folder.trial_folder(run, chosen.id).show(trial_folder.CHECKPOINT)
+    trainer.load_state_dict(_weights_of(run, chosen), at)
     bundle.write(trainer, folder, f"Found by the search {str(run).rpartition('/')[2]}, trial {chosen.id}.", facts)
     return chosen

@@ -158,6 +158,8 @@ def read(path: Path | str) -> dict[str, Any]:
         raise CheckpointError(f"{path}: no such file") from None
     except StsslError as error:
         raise CheckpointError(str(error)) from None
+    except PermissionError:
+        raise  # which says nothing of what is in it
     except Exception as error:  # torch's reader fails in many ways on a file that is something else
         reason = " ".join((str(error).splitlines() or [type(error).__name__])[0].split())
         raise CheckpointError(

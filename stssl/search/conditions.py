@@ -39,8 +39,8 @@ class ConditionalKeys:
             raise ConfigError(f"{where}: unknown key '{parent}'; {did_you_mean(parent, set(parameters) - {key})}")
         if parameters[parent].continuous:
             raise ConfigError(
-                f"{where}: {parent} is drawn from a continuous range ({parameters[parent].describe()}), which meets no single value; "
-                "make it a choice, or give it a step"
+                f"{where}: {parent} is drawn from a continuous range ({parameters[parent].describe()}), which meets no single "
+                "value; make it a choice, or give it a step"
             )
         for value in allowed if isinstance(allowed, list) else [allowed]:
             if not parameters[parent].contains(value):

@@ -165,6 +165,12 @@ class Tested(_OfTrial):
         return self
 
 
+class Resumed(_Event):
+    """Another driver has begun, and tries again what the machine failed."""
+
+    retried: list[Name] = []
+
+
 class Extended(_Event):
     """The search was changed."""
 
@@ -174,7 +180,7 @@ class Extended(_Event):
 EVENTS: dict[str, type[_Event]] = {
     "created": Created, "result": Result, "failed": Failed, "lost": Lost, "promoted": _OfTrial, "dropped": Dropped,
     "imported": Imported, "winner": _OfTrial, "tested": Tested, "extended": Extended, "started": _Event,
-    "resumed": _Event, "stopped": _Event, "exhausted": _Event, "finished": _Event,
+    "resumed": Resumed, "stopped": _Event, "exhausted": _Event, "finished": _Event,
 }  # fmt: skip
 
 

@@ -199,10 +199,10 @@ class SearchState:
         elif kind == "started":
             self.started = True
         elif kind == "resumed":  # somebody looked after the machine: count anew
+            again = event.get("retried", self.losses)  # older drivers retried what was lost last, and did not say so
             for trial in self.trials.values():
                 trial.lost = trial.nodes_lost = 0
-                # given up while the machine was at fault, as it seems
-                if trial.id in self.losses and trial.fault == "infrastructure":
+                if trial.id in again and trial.fault == "infrastructure":
                     trial.status, trial.reason, trial.fault, trial.failed_at = "running", "", "", None
                     self.put(trial)
             self.losses = []

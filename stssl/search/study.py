@@ -95,8 +95,16 @@ class Study:
         return entry
 
     def begin(self) -> None:
-        """Put on record that a driver has begun, which may bring back what was lost to the machine."""
-        self.record("resumed" if self.state.started else "started")
+        """Put on record that a driver has begun; trials that the machine failed are tried again.
+
+        Not once a winner is on record: the test split may have been read.
+        """
+        if not self.state.started:
+            self.record("started")
+        else:
+            failed = [*self.state.of_kind("search", "failed"), *self.state.of_kind("replicate", "failed")]
+            again = [t.id for t in failed if t.fault == "infrastructure" and self.state.winner is None]
+            self.record("resumed", retried=again)
         self._unfinished = self._running()
 
     def work_left(self) -> bool:

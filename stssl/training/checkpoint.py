@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stssl.config import flatten
 from stssl.errors import CheckpointError, StsslError, shorten
-from stssl.files import atomic_path, check_archive
+from stssl.files import UNREADABLE, atomic_path, check_archive
 
 FORMAT = 2
 
@@ -53,12 +53,7 @@ def save(path: Path | str, state: dict[str, Any]) -> None:
         OSError: The disk refuses; torch's own writer would call it a RuntimeError.
     """
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        try:
-            torch.save({"format": FORMAT, **state}, file)
-        except RuntimeError as error:
-            if isinstance(error.__context__, OSError):
-                raise error.__context__ from None
-            raise
+        torch.save({"format": FORMAT, **state}, file)
 
 
 def load(path: Path | str, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -77,6 +72,10 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> dict[str, Any]
         raise CheckpointError(f"{path}: no such checkpoint") from None
     except StsslError as error:
         raise CheckpointError(str(error)) from None
+    except OSError as error:
+        if error.errno in UNREADABLE:
+            raise  # which says nothing of what is in it
+        raise CheckpointError(f"{path}: damaged ({error}); delete it to start this training anew") from None
     except Exception as error:  # torch's reader fails in many ways on a file that is something else
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(

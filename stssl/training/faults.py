@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from stssl.errors import DataError, StsslError
+from stssl.errors import DataError, StsslError, is_out_of_memory
 from stssl.training.evaluate import Diverged
 
 
@@ -23,7 +23,7 @@ def explain(error: Exception) -> tuple[str, str]:
     reason = first if isinstance(error, Diverged | StsslError | LostMember) else f"{type(error).__name__}: {first}"
     if isinstance(error, Diverged):
         return "diverged", reason
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error):
+    if isinstance(error, torch.OutOfMemoryError) or is_out_of_memory(error):
         return "out_of_memory", reason
     if isinstance(error, DataError | OSError):
         return "infrastructure", reason
