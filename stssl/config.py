@@ -95,9 +95,9 @@ class _Dumper(yaml.SafeDumper):
     """yaml.safe_dump that quotes what Loader would take for a number."""
 
 
-# Numbers as YAML 1.2 has them, and 1e-4, which 1.1 takes for text: there 1:30 is 90, 017 is 15, and 1_0 is 10.
+# Numbers as YAML 1.2 has them, and 1e-4, which 1.1 takes for text: there 1:30 is 90 and 017 is 15.
 _NUMBER = {
-    "tag:yaml.org,2002:int": re.compile(r"^[-+]?(0|[1-9][0-9]*)$"),
+    "tag:yaml.org,2002:int": re.compile(r"^[-+]?(0|[1-9][0-9_]*)$"),
     "tag:yaml.org,2002:float": re.compile(
         r"^([-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"
     ),

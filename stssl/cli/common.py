@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from stssl.errors import ConfigError
+from stssl.errors import ConfigError, is_out_of_memory
 from stssl.storage import Folder, is_uri
 
 if TYPE_CHECKING:
@@ -140,6 +140,8 @@ def pick_device(device: str) -> str:
     try:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
+        if is_out_of_memory(error):
+            raise
         raise ConfigError(f"--device {device}: not usable here: {str(error).splitlines()[0]}") from None
     return device
 

@@ -20,7 +20,7 @@ from torch import nn
 
 from stssl import config as cfg
 from stssl.data.augment import Views
-from stssl.errors import CheckpointError, RunError, short_repr
+from stssl.errors import CheckpointError, RunError, is_out_of_memory, short_repr
 from stssl.export.card import model_card
 from stssl.files import atomic_path, check_file, write_text
 from stssl.models.backbone import STRUCTURE
@@ -127,6 +127,8 @@ def load(folder: Path) -> tuple[nn.Module, dict[str, Any], Recipe]:
     except PermissionError:
         raise  # which says nothing of what is in it
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise
         reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
         raise CheckpointError(f"{folder}: not a whole bundle ({reason}); export it again") from None
     return network.eval(), model, recipe

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import nn
 
 from stssl.config import Config
-from stssl.errors import CheckpointError, ConfigError, did_you_mean
+from stssl.errors import CheckpointError, ConfigError, did_you_mean, is_out_of_memory
 from stssl.models.families import FAMILIES, Family, family_named
 from stssl.models.weights import read_weights, refuse_misfits
 
@@ -109,6 +109,8 @@ def build_backbone(config: ModelConfig, channels: int, classes: int) -> Any:
             source["pretrained_cfg_overlay"] = {"state_dict": state}
         return _create(**arguments, drop_path_rate=config.drop_path_rate, **source)
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         if config.pretrained:
             raise CheckpointError(
@@ -153,6 +155,8 @@ def _try(config: ModelConfig, device: str) -> Any:
             with torch.no_grad():
                 network(torch.zeros(2, 3, config.image_size, config.image_size))
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
             reason = " ".join(f"{error}".split())
             raise ConfigError(
                 f"model: images of {config.image_size} px cannot pass through {_shown(config)}: {reason}; "

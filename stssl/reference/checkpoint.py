@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stssl.errors import CheckpointError, StsslError
+from stssl.errors import CheckpointError, StsslError, is_out_of_memory
 from stssl.files import check_archive
 from stssl.models.backbone import ModelConfig, build_backbone
 from stssl.models.teacher_student import Networks
@@ -161,6 +161,8 @@ def read(path: Path | str) -> dict[str, Any]:
     except PermissionError:
         raise  # which says nothing of what is in it
     except Exception as error:  # torch's reader fails in many ways on a file that is something else
+        if is_out_of_memory(error):
+            raise
         reason = " ".join((str(error).splitlines() or [type(error).__name__])[0].split())
         raise CheckpointError(
             f"{path}: damaged, or no checkpoint of the reference project ({reason}); give its model_best.pth"

@@ -37,7 +37,7 @@ class ConditionalKeys:
         where = f"{self.source}: space.{key}.when"
         if parent not in parameters:
             raise ConfigError(f"{where}: unknown key '{parent}'; {did_you_mean(parent, set(parameters) - {key})}")
-        if parameters[parent].continuous:
+        if parameters[parent].continuous and parent != key:  # else it goes in a circle
             raise ConfigError(
                 f"{where}: {parent} is drawn from a continuous range ({parameters[parent].describe()}), which meets no single "
                 "value; make it a choice, or give it a step"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stssl.config import flatten
-from stssl.errors import CheckpointError, StsslError, shorten
+from stssl.errors import CheckpointError, StsslError, is_out_of_memory, shorten
 from stssl.files import UNREADABLE, atomic_path, check_archive
 
 FORMAT = 2
@@ -77,6 +77,8 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> dict[str, Any]
             raise  # which says nothing of what is in it
         raise CheckpointError(f"{path}: damaged ({error}); delete it to start this training anew") from None
     except Exception as error:  # torch's reader fails in many ways on a file that is something else
+        if is_out_of_memory(error):
+            raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"{path}: damaged, or not a stssl checkpoint ({reason}); delete it to start this training anew"

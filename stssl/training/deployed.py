@@ -14,7 +14,7 @@ from stssl.data.dataset import DataConfig, Dataset
 from stssl.data.schema import Batch
 from stssl.data.store import ImageStore
 from stssl.data.subsets import LabeledConfig
-from stssl.errors import CheckpointError, ConfigError, DataError
+from stssl.errors import CheckpointError, ConfigError, DataError, is_out_of_memory
 from stssl.models.teacher_student import Networks, Role
 from stssl.training import checkpoint
 from stssl.training.evaluate import evaluate
@@ -97,6 +97,8 @@ def load(folder: Path, shards: str | None = None, device: str = "cpu") -> tuple[
     try:
         networks.load_state_dict(state["ema"])
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{source}: its weights are not those of this version of stssl ({reason})") from None
     mean, std = (torch.tensor(state[key]) for key in ("band_mean", "band_std"))

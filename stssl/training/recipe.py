@@ -14,7 +14,7 @@ from stssl.algorithms.base import Algorithm
 from stssl.data.augment import ViewConfig
 from stssl.data.dataset import DataConfig
 from stssl.encodings.encoder import EncoderConfig
-from stssl.errors import ConfigError, short_repr
+from stssl.errors import ConfigError, is_out_of_memory, short_repr
 from stssl.lines import located
 from stssl.models.backbone import ModelConfig, batch_norm, skeleton
 from stssl.models.distillation import DistillationConfig
@@ -181,6 +181,8 @@ def on_base(data: Mapping[str, Any], source: Path | str, seen: tuple[Path, ...] 
     try:
         there, found = path.resolve(), path.is_file()
     except (OSError, ValueError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise ConfigError(f"{source}: base: expected the path of a recipe (got {short_repr(base)}: {error})") from None
     if there in here:
         circle = " -> ".join(file.name for file in (*here[here.index(there) :], path))

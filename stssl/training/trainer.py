@@ -23,7 +23,7 @@ from stssl.data.augment import Views
 from stssl.data.batches import Batches
 from stssl.data.dataset import Dataset
 from stssl.data.schema import Batch
-from stssl.errors import CheckpointError, ConfigError
+from stssl.errors import CheckpointError, ConfigError, is_out_of_memory
 from stssl.models.injection.base import Outputs
 from stssl.models.teacher_student import Role
 from stssl.training import checkpoint
@@ -316,6 +316,8 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
             self.step, self.history = state["step"], list(state["history"])
         except (KeyError, RuntimeError, ValueError) as error:
+            if is_out_of_memory(error):
+                raise
             reason = " ".join(str(error).split())
             raise CheckpointError(
                 f"{source}: its parts are not those of this version of stssl ({reason}); use another output folder"

@@ -134,7 +134,7 @@ def test_faults_are_named(change: dict[str, Any], said: str, tmp_path: Path) -> 
 
 
 def test_no_file_of_a_cluster(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"nowhere\.yaml: cannot be read"):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: no such file"):
         clusters.read(tmp_path / "nowhere.yaml")
     with pytest.raises(ConfigError, match=r"demo.yaml: describes no cluster: .*cluster/ has examples"):
         clusters.read(DEMO)

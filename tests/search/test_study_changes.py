@@ -158,3 +158,28 @@ def test_a_broken_machine_stops_the_driver_without_retries_too(search_config, sp
         "t0003",
         "t0004",
     ]
+
+
+def test_what_the_machine_failed_is_tried_again_by_the_next_driver(search_config, space_of, tmp_path: Path) -> None:
+    """Whenever it was, as a full disk may have been noticed late; but not once the test split may have been read."""
+    config = search_config(trials=2, resources__retries=0, scheduler={"name": "none"})
+    study = study_in(config, space_of, tmp_path)
+    study.begin()
+    one, two = study.next().trial, study.next().trial
+    study.lost(one, "[Errno 28] No space left on device")
+    assert study.state.trials[one].fault == "infrastructure"
+    assert study.report(two, 10, 1.0, {"accuracy": 0.5}, {}) == "continue"  # the disk has room again
+    study.ledger.close()
+    again = study_in(config, space_of, tmp_path)
+    again.begin()
+    assert again.state.trials[one].status == "running" and again.next().trial == one
+    assert again.ledger.events[-1]["retried"] == [one]
+    again.lost(one, "[Errno 28] No space left on device")
+    while (job := again.next()) not in (Next.DONE, Next.WAIT):
+        for step in range(job.reported + 10, 91, 10):
+            again.report(job.trial, step, 1.0, {"accuracy": 0.5}, {})
+    again.record("winner", trial=two)
+    again.ledger.close()
+    last = study_in(config, space_of, tmp_path)
+    last.begin()
+    assert last.state.trials[one].status == "failed" and last.ledger.events[-1]["retried"] == []
