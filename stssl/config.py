@@ -6,6 +6,7 @@ The classes that are configured own their config classes; this module holds what
 from __future__ import annotations
 
 import copy
+import errno
 import hashlib
 import json
 import re
@@ -188,6 +189,8 @@ def read_text(path: Path | str) -> str:
     except StsslError as error:
         raise ConfigError(str(error)) from None
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            raise ConfigError(f"{shorten(str(path))}: no such file, as its name is too long for one") from None
         raise ConfigError(f"{path}: cannot be read: {error}") from None
 
 

@@ -1,6 +1,5 @@
 """A ledger that somebody changed: every reader takes it, or says in one sentence where it is wrong and what to do."""
 
-import copy
 import json
 import math
 import random
@@ -16,38 +15,12 @@ from stssl.cli.app import main
 from stssl.errors import RunError
 from stssl.search import checks
 from stssl.search.events import EVENTS, OF_TRIAL
-from stssl.search.ledger import NAME, Event, Ledger, read
+from stssl.search.ledger import NAME, Ledger, read
 from stssl.search.study import Study
+from tests.search.mutations import ABSENT, kinds, paths, put
 
-ABSENT = object()
 REMEDY = "; restore the file from a backup, or delete the line if you can do without its trial"
 DEEP = "[" * 5000 + "]" * 5000
-
-
-def kinds(value: Any) -> str:
-    return "number" if isinstance(value, int | float) and not isinstance(value, bool) else type(value).__name__
-
-
-def paths(value: Any, prefix: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where there is something to damage: keys of mappings, at any depth, and first entries of lists."""
-    if isinstance(value, dict):
-        for key, below in value.items():
-            yield (*prefix, key)
-            yield from paths(below, (*prefix, key))
-    elif isinstance(value, list) and value:
-        yield (*prefix, 0)
-
-
-def put(event: Event, path: tuple[Any, ...], value: Any) -> Event:
-    changed = copy.deepcopy(event)
-    here: Any = changed
-    for part in path[:-1]:
-        here = here[part]
-    if value is ABSENT:
-        del here[path[-1]]
-    else:
-        here[path[-1]] = value
-    return changed
 
 
 @pytest.fixture(scope="module")
