@@ -223,3 +223,9 @@ def test_what_cannot_be_read_is_not_written(tmp_path: Path) -> None:
             with pytest.raises(ValueError, match=r"event|which no line"):
                 ledger.append(event, **fields)
         assert ledger.path.read_bytes() == before and len(ledger.events) == 1
+
+
+def test_a_reason_that_is_no_utf_8(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        ledger.append("failed", trial="t0001", reason="cannot read b\udce9.tif")
+        assert read(ledger.path)[0]["reason"] == ledger.events[0]["reason"] == "cannot read b\\udce9.tif"
