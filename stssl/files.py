@@ -124,7 +124,7 @@ def check_archive(path: Path | str) -> None:
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
     if unpacked > (size := os.stat(path).st_size):
-        raise StsslError(f"{path}: unpacks to {unpacked:,} bytes from {size:,}, as no file that torch wrote does")
+        raise StsslError(f"{path}: damaged, or no file of torch's: it unpacks to {unpacked:,} bytes from {size:,}")
 
 
 def new_file(folder: Path | str, prefix: str, suffix: str = "") -> Path:

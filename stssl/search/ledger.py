@@ -214,7 +214,9 @@ class Ledger:
             ValueError: No reader would take it.
         """
         # names of files that are no UTF-8 come along in reasons, as characters that no JSON has
-        fields = {k: v.encode(errors="backslashreplace").decode() if isinstance(v, str) else v for k, v in fields.items()}
+        fields = {
+            k: v.encode(errors="backslashreplace").decode() if isinstance(v, str) else v for k, v in fields.items()
+        }
         entry = {"event": event, "time": round(time.time(), 3), **fields}
         events.check(entry)
         self.order.check(entry)

@@ -53,10 +53,10 @@ def descendants() -> dict[int, Process]:
     return {pid: table[pid] for pid in below - {os.getpid()}}
 
 
-def adopt_orphans() -> None:
-    """Become the parent of descendants whose own parent dies, so that they are found; a no-op outside of Linux."""
+def adopt_orphans(adopt: bool = True) -> None:
+    """Become the parent of descendants whose own parent dies, so that they are found, or cease to; a no-op outside of Linux."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0)
 
 
 def end_descendants(but: Collection[int] = ()) -> None:
@@ -149,3 +149,4 @@ class Watch:
         """Kill what a local cluster has started; nothing of others'."""
         if self._before is not None:
             end_descendants(self._before)
+            adopt_orphans(False)

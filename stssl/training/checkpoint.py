@@ -71,7 +71,7 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> dict[str, Any]
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint") from None
     except StsslError as error:
-        raise CheckpointError(str(error)) from None
+        raise CheckpointError(f"{error}; delete it to start this training anew") from None
     except OSError as error:
         if error.errno in UNREADABLE:
             raise  # which says nothing of what is in it

@@ -402,9 +402,11 @@ def test_what_was_given_up_with_a_broken_machine_is_tried_again(search_config, s
     assert [study.next().trial, study.next().trial] == [one.trial, again.trial]
     study.report(one.trial, 10, 1.0, {"accuracy": 0.5}, {})
     study.fail(again.trial, "infrastructure", "its own folder is not one")
-    study.report(one.trial, 20, 1.0, {"accuracy": 0.5}, {})  # the machine is well: it was that trial's own fault
+    study.report(
+        one.trial, 20, 1.0, {"accuracy": 0.5}, {}
+    )  # the machine is well, it seems; but nobody knows for that trial
     study.begin()
-    assert study.state.trials[again.trial].status == "failed" and study.next().trial == one.trial
+    assert [study.next().trial, study.next().trial] == [one.trial, again.trial]
 
 
 def test_a_search_on_workers_that_die(backend, search_config) -> None:
