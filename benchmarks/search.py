@@ -326,7 +326,7 @@ def replay() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / ledger.NAME
         with path.open("w", encoding="utf-8") as file:
-            for number in range(1_000):
+            for number in range(1, 1_001):
                 name = f"t{number:04d}"
                 created = {"trial": name, "kind": "search", "params": {}, "recipe": recipe, "by": {"sampler": "tpe"}}
                 file.write(json.dumps({"event": "created", "time": 0.0, **created}) + "\n")
