@@ -15,6 +15,7 @@ from stssl.files import atomic_path
 from stssl.search import objectives
 from stssl.search.ranking import front
 from stssl.search.replicate import Standing, baseline, standings
+from stssl.search.results import with_both
 from stssl.search.space import Space
 from stssl.search.state import SearchState, TrialState
 
@@ -96,7 +97,7 @@ def by_parameter(state: SearchState, space: Space, metric: str, more_is_better: 
 
 def pareto(state: SearchState, step: int, metric: str, second: str) -> go.Figure:
     """The two objectives of the trials trained in full against each other, the Pareto front joined."""
-    figure, done = go.Figure(), state.of_kind("search", "completed")
+    figure, done = go.Figure(), with_both(state, step)
     signs = [1 if objectives.more_is_better(name) else -1 for name in (metric, second)]
     point = lambda t: (signs[0] * t.scores[step], signs[1] * t.second[step])  # noqa: E731
     best = front(done, step)

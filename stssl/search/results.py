@@ -13,7 +13,7 @@ from stssl.search.events import Event, Status
 from stssl.search.objectives import HOLDOUT, more_is_better
 from stssl.search.ranking import front, rank_key
 from stssl.search.replicate import Standing, baseline, standings
-from stssl.search.state import Kind, SearchState
+from stssl.search.state import Kind, SearchState, TrialState
 
 
 def interval(standing: Standing, metric: str) -> str:
@@ -96,8 +96,13 @@ def pareto(state: SearchState, config: SearchConfig) -> list[dict[str, Any]]:
     signs = [1 if more_is_better(m) else -1 for m in (config.metric, config.second_metric)]
     return [
         {"trial": t.id, config.metric: signs[0] * t.scores[step], config.second_metric: signs[1] * t.second[step]}
-        for t in front(state.of_kind("search", "completed"), step)
+        for t in front(with_both(state, step), step)
     ]
+
+
+def with_both(state: SearchState, step: int) -> list[TrialState]:
+    """Search trials with scores by both objectives at a step; none where search.yaml was given another one afterwards."""
+    return [t for t in state.of_kind("search", "completed") if step in t.scores and step in t.second]
 
 
 def _standing(standing: Standing, config: SearchConfig, state: SearchState) -> dict[str, Any]:
