@@ -185,12 +185,13 @@ class SearchConfig(cfg.Config):
     @property
     def ladder(self) -> list[int]:
         """The rungs; the last one is the full length."""
-        training = self.recipe.get("training", {})
-        if not {"steps", "eval_interval"} <= set(training):
-            from stssl.training.recipe import Recipe
+        match self.recipe.get("training"):
+            case {"steps": int(steps), "eval_interval": int(interval)}:
+                return rungs(self.scheduler, steps, interval)
+        from stssl.training.recipe import Recipe
 
-            training = Recipe.model_validate(self.recipe).dump()["training"]
-        return rungs(self.scheduler, training["steps"], training["eval_interval"])
+        training = cfg.validate(Recipe, self.recipe, "recipe").training
+        return rungs(self.scheduler, training.steps, training.eval_interval)
 
     def dump(self) -> dict[str, Any]:
         """As plain data for YAML; reading it back gives the same search."""

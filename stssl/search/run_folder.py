@@ -24,6 +24,7 @@ from stssl import __version__
 from stssl import config as cfg
 from stssl.errors import ConfigError, DataError, RunError, short_repr
 from stssl.search.config import SearchConfig
+from stssl.search.objectives import more_is_better
 from stssl.storage import Folder
 
 if TYPE_CHECKING:
@@ -137,12 +138,18 @@ def glance(folder: Folder | Path) -> SearchConfig:
     folder = Folder(folder)
     if exists(folder):
         with folder.local(CONFIG) as path, suppress(ConfigError):
-            config = cfg.validate(SearchConfig, cfg.read_yaml(path), CONFIG)
-            training = config.recipe.get("training")
-            if isinstance(training, dict) and all(type(training.get(k)) is int for k in ("steps", "eval_interval")):
-                _ = config.ladder
-                return config
-    return load(folder)[0]  # which says what is wrong
+            return _shown(cfg.validate(SearchConfig, cfg.read_yaml(path), CONFIG))
+    config, _ = load(folder)  # which says what is wrong
+    try:
+        return _shown(config)
+    except ConfigError as error:
+        raise ConfigError(f"{folder.show(CONFIG)}: {error}") from None
+
+
+def _shown(config: SearchConfig) -> SearchConfig:
+    """Check what is shown of a configuration."""
+    _ = config.ladder, [more_is_better(metric) for metric in (config.metric, config.second_metric) if metric]
+    return config
 
 
 def differences(before: dict[str, Any], config: SearchConfig) -> dict[str, tuple[Any, Any]]:

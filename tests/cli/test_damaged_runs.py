@@ -69,4 +69,6 @@ def test_damaged(
         if "--json" in more and code == 0:
             json.loads(out, parse_constant=lambda text: pytest.fail(f"{text} is no JSON"))
         if code == 2:
-            assert any(name in "".join(err.split()) for name in (str(run), "search.yaml", "manifest.json")), err
+            assert any(name in "".join(err.split()) for name in (str(run), "search.yaml", "manifest.json", "shards")), (
+                err
+            )
