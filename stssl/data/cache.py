@@ -19,7 +19,7 @@ from filelock import FileLock
 from stssl.data.schema import Card
 from stssl.data.unpack import FILES, IMAGES, unpack_shards
 from stssl.errors import ConfigError, DataError
-from stssl.files import write_text
+from stssl.files import named_faults, write_text
 from stssl.storage import Folder
 
 _ROW_BYTES = 256  # about what a row takes beside its pixels
@@ -114,13 +114,14 @@ def _build(folder: Folder, card: Card, entry: Path) -> None:
     _check_room(card, entry.parent)
     partial.mkdir()
     try:
-        chunks = {**dict.fromkeys(FILES), IMAGES: unpack_shards(folder, card, partial)}
-        seal = {}
-        for name, sums in chunks.items():
-            status = (partial / name).stat()
-            sums = sums or [(status.st_size, _sums(partial / name, [status.st_size])[0])]
-            seal[name] = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns, "chunks": sums}
-        (partial / "seal.json").write_text(json.dumps(seal), encoding="utf-8")
+        with named_faults(partial):
+            chunks = {**dict.fromkeys(FILES), IMAGES: unpack_shards(folder, card, partial)}
+            seal = {}
+            for name, sums in chunks.items():
+                status = (partial / name).stat()
+                sums = sums or [(status.st_size, _sums(partial / name, [status.st_size])[0])]
+                seal[name] = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns, "chunks": sums}
+            (partial / "seal.json").write_text(json.dumps(seal), encoding="utf-8")
         partial.rename(entry)
     finally:
         if partial.exists():
